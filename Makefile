@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Two commands do everything: `make run` shows the kill switch at work on a virtual router,
+# `make test` passes every test. Both install what they need on a fresh Debian 12.
+
+PYTHON := .venv/bin/python
+export PYTHONPATH := $(CURDIR)/src:$(CURDIR)/tests
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: run test lint bench clean
+
+run: .venv/ready
+	$(PYTHON) -m router.demo $(if $(KEEP),--keep)
+
+# The first run is on pyroute2 0.7.9, which OpenWrt's releases have; the second on 0.9, the rest.
+test: .venv/ready
+	.venv-old/bin/python -m pytest -c src/pyproject.toml -q -m pyroute2 $(TESTS)
+	$(PYTHON) -m pytest -c src/pyproject.toml $(TESTS)
+
+lint: .venv/ready
+	.venv/bin/ruff check --config src/pyproject.toml src tests
+	.venv/bin/ruff format --config src/pyproject.toml --check src tests
+	.venv/bin/mypy --config-file src/pyproject.toml -p portcullis -p router
+	shellcheck tests/*.sh .ci/run
+	shfmt -d -sr -s tests/*.sh .ci/run
+
+bench: .venv/ready
+	$(PYTHON) -m router.bench
+
+clean:
+	rm -rf .venv .venv-old .pytest_cache .mypy_cache .ruff_cache
+
+.venv/ready: tests/setup.sh tests/requirements.txt
+	tests/setup.sh
+	touch $@

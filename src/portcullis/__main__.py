@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The daemon: `python3 -m portcullis`, run and supervised by procd."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+from pathlib import Path
+
+from portcullis import __version__, api, bus
+from portcullis.core import Core, Paths
+from portcullis.loop import Loop
+from portcullis.states import State
+from portcullis.watch import Watch
+from portcullis.wireguard import WireGuard
+
+log = logging.getLogger("portcullis")
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="portcullis", description="VPN kill switch: the core")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--ubus", default=bus.SOCKET, metavar="SOCKET", help="ubusd's socket")
+    parser.add_argument("--home", type=Path, default=Paths().home, help="intent, profiles, caches")
+    parser.add_argument("--run", type=Path, default=Paths().run, help="what a reboot may forget")
+    parser.add_argument("--debug", action="store_true", help="log every detail")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _arguments(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="portcullis: %(levelname)s: %(message)s")
+    # Ours alone: libraries log whole messages, keys included.
+    log.setLevel(logging.DEBUG if options.debug else logging.INFO)
+    loop = Loop(lambda error: log.error("internal error: %r", error, exc_info=error))
+    # Before the bus: python-ubus takes over what is at its default, and swallows SIGTERM.
+    loop.on_signal(signal.SIGTERM, loop.stop)
+    loop.on_signal(signal.SIGINT, loop.stop)
+    driver = WireGuard(lambda descriptor: loop.add(descriptor, reap), loop.remove)
+    loop.on_signal(signal.SIGCHLD, driver.reap)
+
+    def reap() -> None:
+        driver.reap()
+        core.tunnel.check()
+
+    def tell(old: State, _new: State, reason: str) -> None:
+        connection.send(api.STATE_EVENT, api.transition_event(core, old.value, reason))
+
+    connection = bus.Bus(
+        loop,
+        options.ubus,
+        objects=lambda ubus: api.objects(core, ubus),
+        listeners={"network.interface": lambda event: core.network_changed(event)},
+        on_up=lambda: core.bus_up(),
+    )
+    core = Core(loop, connection, driver, Paths(options.home, options.run), tell)
+    watch = Watch(loop, core.kernel_changed)
+    log.info("version %s starts", __version__)
+    core.start()
+    loop.run()
+    core.shutdown()
+    watch.close()
+    log.info("ends; the block stays as it is")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

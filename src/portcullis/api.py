@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The ubus object `portcullis`, which is root's.
+
+python-ubus knows no error codes and no optional arguments: every reply has `ok`, and where that
+is false a `code` for programs and a `reason` for people; "" stands for a default.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from portcullis import __version__, profiles
+from portcullis.bus import Methods
+from portcullis.core import Core, Refusal
+from portcullis.profile import carried
+from portcullis.settings import LISTS, Settings
+from portcullis.states import row
+
+OBJECT = "portcullis"
+STATE_EVENT = "portcullis.state"
+Reply = dict[str, Any]
+log = logging.getLogger("portcullis")
+
+
+def objects(core: Core, ubus: Any) -> dict[str, Methods]:
+    """The objects to register, in python-ubus's form."""
+    text = ubus.BLOBMSG_TYPE_STRING
+    return {
+        OBJECT: {
+            "status": _method(lambda _: status(core), {}),
+            "connect": _method(lambda a: _connect(core, a["profile"]), {"profile": text}),
+            "disconnect": _method(lambda _: _disconnect(core), {}),
+            "set": _method(
+                lambda a: _set(core, a["name"], a["value"]), {"name": text, "value": text}
+            ),
+            "get": _method(lambda _: {"ok": True, **shown(core.settings)}, {}),
+            "profiles": _method(lambda _: _profiles(core), {}),
+            "reload": _method(lambda _: _reload(core), {}),
+        }
+    }
+
+
+def status(core: Core) -> Reply:
+    """Everything a person or a page may want to know at a glance; no secrets."""
+    state, mode, tunnel = core.state, core.settings.mode, core.tunnel
+    explained = row(state, mode)
+    policy = core.policy()
+    return {
+        "ok": True,
+        "version": __version__,
+        "state": state.value,
+        "since": int(core.since),
+        "reason": core.reason,
+        "intent": "connected" if core.intent.connected else "disconnected",
+        "kill_switch": {
+            "enabled": True,
+            "active": explained.active,
+            "mode": mode.value,
+            "verified": not {"packet filter", "routing guard"} & core.faults.keys(),
+            "meaning": explained.meaning,
+            "advice": explained.advice,
+        },
+        "lan_access": core.settings.lan_access,
+        "profile": tunnel.profile.name if tunnel.profile else core.intent.profile,
+        "tunnel": _tunnel(core),
+        "networks": [
+            {"name": n.name, "device": n.device, "prefixes": list(n.prefixes)}
+            for n in core.networks
+        ],
+        "upstream": list(core.surroundings.upstream),
+        "endpoints": [f"{e.address} {e.transport} {e.port}" for e in policy.endpoints],
+        "resolvers": list(policy.resolvers),
+        "blocked": core.counters(),
+        "restored": core.restored,
+        "faults": [f"{part}: {problem}" for part, problem in core.faults.items()],
+    }
+
+
+def transition_event(core: Core, old: str, reason: str) -> Reply:
+    """What the event `portcullis.state` carries."""
+    explained = row(core.state, core.settings.mode)
+    return {
+        "state": core.state.value,
+        "old_state": old,
+        "reason": reason,
+        "since": int(core.since),
+        "kill_switch_active": explained.active,
+    }
+
+
+def shown(values: Settings) -> Reply:
+    """Settings as a reply has them."""
+    found: Reply = {}
+    for option, value in values._asdict().items():
+        found[option] = list(value) if option in LISTS else value
+    return found | {"mode": values.mode.value, "kill_switch": True}
+
+
+def _tunnel(core: Core) -> Reply:
+    tunnel, driver = core.tunnel, core.driver
+    wait = tunnel.next_attempt_at
+    found: Reply = {
+        "attempt": tunnel.attempt,
+        "next_attempt_in": max(0, round(wait - time.monotonic())) if wait else 0,
+        "notes": list(tunnel.notes) if tunnel.link else [],
+        "implementation": driver.implementation,
+    }
+    if tunnel.link:
+        found["addresses"] = list(tunnel.link.addresses)
+        found["carries"] = list(tunnel.link.carries[:20])
+        if reading := driver.reading():
+            # The wall clock may have jumped since; an age is never negative.
+            age = max(0, round(time.time() - reading.handshake)) if reading.handshake else -1
+            found |= {"handshake_age": age, "received": reading.received, "sent": reading.sent}
+    return found
+
+
+def _connect(core: Core, profile: str) -> Reply:
+    core.connect(profile)
+    return {"ok": True, "state": core.state.value}
+
+
+def _disconnect(core: Core) -> Reply:
+    warning = core.disconnect()
+    return {"ok": True, "state": core.state.value, "warning": warning or ""}
+
+
+def _set(core: Core, name: str, value: str) -> Reply:
+    warning = core.set(name, value)
+    return {"ok": True, "warning": warning, **shown(core.settings)}
+
+
+def _reload(core: Core) -> Reply:
+    core.reload()
+    return {"ok": True, "faults": [f"{part}: {problem}" for part, problem in core.faults.items()]}
+
+
+def _profiles(core: Core) -> Reply:
+    found = []
+    for name in profiles.names(core.profiles_folder):
+        try:
+            profile = profiles.load(core.profiles_folder, name)
+        except profiles.NoProfileError as error:
+            found.append({"name": name, "usable": False, "problem": str(error)})
+            continue
+        server = next(peer.endpoint for peer in profile.peers if peer.endpoint)
+        found.append(
+            {
+                "name": name,
+                "usable": True,
+                "server": f"{server[0]} port {server[1]}",
+                "note": carried(profile).sentence,
+            }
+        )
+    return {"ok": True, "profiles": found, "fallbacks": list(core.settings.profiles)}
+
+
+def _method(answer: Callable[[dict[str, Any]], Reply], signature: dict[str, int]) -> dict[str, Any]:
+    def handle(handler: Any, arguments: dict[str, Any]) -> None:
+        try:
+            reply = answer(arguments)
+        except Refusal as refusal:
+            reply = {"ok": False, "code": refusal.code, "reason": str(refusal)}
+        except Exception as error:
+            log.exception("a command failed")
+            reply = {"ok": False, "code": "internal", "reason": f"internal error: {error!r}"}
+        handler.reply(reply)
+
+    return {"method": handle, "signature": signature}

@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The core: holds the state, and makes the kernel what the state's policy says.
+
+Everything comes through two doors. `happen` takes an event of the state table: new state, its
+policy into the kernel, only then what the tunnel has to do about it. `enforce` reconciles the
+kernel with the present policy; start-up, tampering and recovery use it alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from portcullis import intent, networks, openwrt, profiles, settings, uplink
+from portcullis.bus import Bus, BusError
+from portcullis.driver import Driver
+from portcullis.guard import GuardError, RoutingGuard
+from portcullis.intent import Intent
+from portcullis.lastresort import LastResort
+from portcullis.loop import Loop, Timer
+from portcullis.netlink import NetlinkError, conntrack_flush
+from portcullis.networks import Surroundings
+from portcullis.nft import Nftables, NftError
+from portcullis.packetfilter import FilterError, PacketFilter
+from portcullis.policy import Network, Policy, decide
+from portcullis.settings import CLOSED, SettingError, Settings
+from portcullis.states import Action, Event, State, transition
+from portcullis.storage import write_durably
+from portcullis.tunnel import Tunnel
+from portcullis.uplink import Uplink
+
+log = logging.getLogger("portcullis")
+
+_REPAIR_AFTER = 1.0
+_SAVE_AFTER = 5.0
+
+
+class Paths(NamedTuple):
+    """Where things are kept: what must last, and what is gone with the power."""
+
+    home: Path = Path("/etc/portcullis")
+    run: Path = Path("/var/run/portcullis")
+
+    @property
+    def intent(self) -> Path:
+        return self.home / "intent"
+
+    @property
+    def profiles(self) -> Path:
+        return self.home / "profiles"
+
+    @property
+    def endpoints(self) -> Path:
+        return self.home / "endpoints"
+
+    @property
+    def networks(self) -> Path:
+        return self.home / "networks"
+
+
+class Applied(NamedTuple):
+    """`armed`: the block is verified, or not asked for; `changes`: what had to be changed."""
+
+    armed: bool
+    changes: tuple[str, ...]
+
+
+class Refusal(Exception):
+    """A command that is not carried out; `code` is for programs, the text for people."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+class Core:
+    def __init__(
+        self,
+        loop: Loop,
+        bus: Bus,
+        driver: Driver,
+        paths: Paths,
+        on_transition: Callable[[State, State, str], None],
+    ) -> None:
+        self._loop, self.bus, self._paths = loop, bus, paths
+        self._on_transition = on_transition
+        self._filter: PacketFilter | None = None
+        self._guard = RoutingGuard()
+        self._last_resort = LastResort(paths.run / "last-resort")
+        self._flow_key: tuple[object, ...] | None = None
+        self._released: bool | None = None
+        self._repair: Timer | None = None
+        self._look: Timer | None = None
+        self._started = self._block_failed = False
+        self._unsaved: dict[str, Timer] = {}
+        self.driver = driver
+        self.tunnel = Tunnel(loop, self.driver, self, paths.profiles, paths.endpoints)
+        self.state = State.NOT_CONNECTED
+        self.since = time.time()
+        self.reason = ""
+        self.intent = Intent(False)
+        self.settings = CLOSED
+        self.uplink = Uplink()
+        self.surroundings = Surroundings((), (), ())
+        self.faults: dict[str, str] = {}
+        self.restored = 0
+
+    @property
+    def profiles_folder(self) -> Path:
+        return self._paths.profiles
+
+    # What the tunnel asks for.
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        return self.surroundings.networks
+
+    @property
+    def families(self) -> frozenset[int]:
+        return self.uplink.families
+
+    @property
+    def own_addresses(self) -> tuple[str, ...]:
+        return self.uplink.addresses
+
+    # Start and end.
+
+    def start(self) -> None:
+        """Take up the remembered intent. Closed until the settings have been read."""
+        self.intent, wrong = intent.read(self._paths.intent, (self._paths.endpoints,))
+        self._fault("intent", wrong)
+        self.faults["settings"] = "not read yet: closed settings hold"
+        try:
+            self.uplink = uplink.read(())
+            remembered = networks.load(self._paths.networks.read_text(), self.uplink.gateways)
+            self.surroundings = self.surroundings._replace(networks=remembered)
+        except (OSError, ValueError, NetlinkError) as error:
+            log.info("no remembered networks: %s", error)
+        self.bus.connect()
+        self._read_uplink()
+        self._started = True
+        connected = self.intent.connected
+        self.happen(Event.START_CONNECTED if connected else Event.START_DISCONNECTED, "start")
+
+    def shutdown(self) -> None:
+        """End without lifting anything: the filter, the guard and the intent stay."""
+        self.happen(Event.SHUTDOWN, "")
+        self.tunnel.close()
+        self.bus.close()
+
+    # Events.
+
+    def happen(self, event: Event, reason: str) -> None:
+        """Go through the state table with `event`; `reason` is for people."""
+        old = self.state
+        self.state, action = transition(old, event)
+        armed = self._apply().armed
+        if self.state is not old or event is Event.BLOCK_FAILED:
+            self.reason = reason
+        if self.state is not old:
+            self.since = time.time()
+            log.info("%s -> %s%s", old.value, self.state.value, f": {reason}" if reason else "")
+            self._on_transition(old, self.state, reason)
+        if armed or action is not Action.START:
+            self._act(action, event)
+        if not armed:
+            self._block_fails()
+
+    def enforce(self) -> bool:
+        """Make the kernel what the policy says; whether the block, if active, is verified."""
+        armed = self._apply().armed
+        if not armed:
+            self._block_fails()
+        return armed
+
+    def _block_fails(self) -> None:
+        if not self._block_failed:
+            self._block_failed = True
+            self.happen(Event.BLOCK_FAILED, self.faults["packet filter"])
+
+    def _act(self, action: Action, event: Event) -> None:
+        if action is Action.STOP:
+            self.tunnel.stop()
+        elif action is Action.START and event is Event.RETRY:
+            self.tunnel.retry(self._order(event))
+        elif action is Action.START:
+            self.tunnel.start(self._order(event))
+
+    def _order(self, event: Event) -> tuple[str, ...]:
+        """Profiles to try: the owner's choice, then the fallbacks. What worked a moment ago is
+        tried first after a loss."""
+        known = profiles.names(self._paths.profiles)
+        chosen = (self.intent.profile,) if self.intent.profile else self.settings.profiles[:1]
+        order = (*(chosen or known[:1]), *self.settings.profiles)
+        if event is Event.TUNNEL_LOST and self.tunnel.profile:
+            order = (self.tunnel.profile.name, *order)
+        return tuple(dict.fromkeys(order))
+
+    # The owner's commands.
+
+    def connect(self, profile: str) -> None:
+        """The owner's connect, or change of profile. Raises Refusal."""
+        name = profile or self.intent.profile
+        order = (name,) if name else self._order(Event.CONNECT)
+        if not order:
+            raise Refusal("no_profile", f"There is no profile in {self._paths.profiles}.")
+        try:
+            profiles.load(self._paths.profiles, order[0])
+        except profiles.NoProfileError as error:
+            raise Refusal("bad_profile", f"Not connected: {error}.") from None
+        present = self.tunnel.profile
+        changes = present is not None and present.name != order[0]
+        self._remember(Intent(True, order[0]))
+        self.happen(Event.CHANGE_PROFILE if changes else Event.CONNECT, "the owner connected")
+
+    def disconnect(self) -> str | None:
+        """The owner's disconnect; a warning where it could not be remembered."""
+        warning = self._remember(Intent(False, self.intent.profile))
+        self.happen(Event.DISCONNECT, "the owner disconnected")
+        return warning
+
+    def set(self, name: str, value: str) -> str:
+        """Change a setting; what to tell the owner beside "done". Raises Refusal."""
+        try:
+            wanted, option = settings.change(self.settings, name, value)
+        except SettingError as error:
+            raise Refusal(error.code, str(error)) from None
+        if not option:
+            return "The kill switch is enabled, as always."
+        self._adopt(wanted, ())
+        return self._save(option)
+
+    def reload(self) -> None:
+        """Read the settings and the networks again; somebody says they have changed."""
+        self._read_settings()
+        self._read_surroundings()
+
+    def _remember(self, wanted: Intent) -> str | None:
+        self.intent = wanted
+        try:
+            intent.save(self._paths.intent, wanted)
+        except OSError as error:
+            word = "connected" if wanted.connected else "disconnected"
+            warning = f"the intent {word} cannot be saved, it holds until reboot: {error.strerror}"
+            self._fault("intent", warning)
+            return warning
+        self._fault("intent", None)
+        return None
+
+    # Settings and surroundings.
+
+    def bus_up(self) -> None:
+        """ubus is there (again)."""
+        self._fault("bus", None)
+        self.reload()
+
+    def network_changed(self, _event: dict[str, Any]) -> None:
+        """netifd says that an interface went up or down."""
+        self._read_surroundings()
+
+    def _read_settings(self) -> None:
+        try:
+            found, problems = openwrt.read_settings(self.bus)
+        except BusError as error:
+            self._fault("settings", f"not read: {error}")
+            return
+        wishes = {option: getattr(self.settings, option) for option in self._unsaved}
+        self._adopt(found._replace(**wishes), problems)
+
+    def _adopt(self, wanted: Settings, problems: tuple[str, ...]) -> None:
+        former, self.settings = self.settings, wanted
+        self._fault("settings", "; ".join(problems) or None)
+        reconnects = any(getattr(former, o) != getattr(wanted, o) for o in settings.TUNNEL)
+        if reconnects:
+            self.happen(Event.SETTINGS_CHANGED, "settings changed")
+        else:
+            self.enforce()
+
+    def _save(self, option: str) -> str:
+        if timer := self._unsaved.pop(option, None):
+            timer.cancel()
+        try:
+            openwrt.save_setting(self.bus, self.settings, option)
+        except (BusError, openwrt.ForeignChangesError) as error:
+            warning = f"in force, but not saved yet: {error}"
+            self._fault(f"{option} unsaved", warning)
+            self._unsaved[option] = self._loop.after(_SAVE_AFTER, lambda: self._save_again(option))
+            return warning
+        self._fault(f"{option} unsaved", None)
+        return ""
+
+    def _save_again(self, option: str) -> None:
+        self._save(option)
+
+    def _read_surroundings(self) -> None:
+        try:
+            found = openwrt.read_surroundings(self.bus, self.uplink.gateways)
+        except BusError as error:
+            self._fault("networks", f"not read, the last known ones hold: {error}")
+            return
+        self._fault("networks", "; ".join(found.notes) or None)
+        if found == self.surroundings:
+            return
+        self.surroundings = found
+        try:
+            text = networks.dump(found.networks)
+            if not self._paths.networks.exists() or self._paths.networks.read_text() != text:
+                write_durably(self._paths.networks, text)
+        except OSError as error:
+            log.warning("networks cannot be remembered: %s", error)
+        self.kernel_changed()
+
+    # The kernel.
+
+    def kernel_changed(self) -> None:
+        """Rules, links, addresses or routes changed, by us or by somebody else: look once for
+        a burst of changes."""
+        if self._look is None:
+            self._look = self._loop.after(0, self._look_around)
+
+    def _look_around(self) -> None:
+        self._look = None
+        before = self.uplink
+        self._read_uplink()
+        if self.uplink.gateways != before.gateways:
+            self._read_surroundings()
+        if restored := self._apply().changes:
+            self.restored += len(restored)
+            log.warning("put back what was changed: %s", ", ".join(restored))
+        self.enforce()
+        self.tunnel.check()
+        if before.families and not self.uplink.families:
+            self.happen(Event.WAN_LOST, "the way to the internet is gone")
+        elif self.uplink.families - before.families:
+            self.happen(Event.WAN_BACK, "the way to the internet is back")
+
+    def _read_uplink(self) -> None:
+        try:
+            self.uplink = uplink.read(tuple(network.device for network in self.networks))
+        except (NetlinkError, OSError) as error:
+            self._fault("uplink", str(error))
+        else:
+            self._fault("uplink", None)
+
+    def policy(self) -> Policy:
+        return decide(
+            self.state,
+            self.settings.mode,
+            self.settings.lan_access,
+            self.networks,
+            self.tunnel.link,
+            self.tunnel.endpoints,
+            self.tunnel.bootstrap,
+        )
+
+    def _apply(self) -> Applied:
+        """Both layers become what the policy says, and what they were not is told."""
+        if not self._started:
+            return Applied(True, ())
+        policy = self.policy()
+        filtered = self._reconcile("packet filter", lambda: self._packet_filter().reconcile(policy))
+        guarded = self._reconcile("routing guard", lambda: self._guard.reconcile(policy))
+        if filtered is not None and policy.flow_key() != self._flow_key:
+            self._cut_flows(policy)
+        if (filtered is None or guarded is None) and self._repair is None:
+            self._repair = self._loop.after(_REPAIR_AFTER, self._repair_now)
+        if filtered is None and not policy.released:
+            self._close_off()
+        elif filtered is not None and self._last_resort.taken:
+            self._give_back()
+        return Applied(
+            filtered is not None or policy.released, (*(filtered or ()), *(guarded or ()))
+        )
+
+    def _packet_filter(self) -> PacketFilter:
+        if self._filter is None:
+            self._filter = PacketFilter(Nftables())
+        return self._filter
+
+    def _reconcile(
+        self, layer: str, reconcile: Callable[[], tuple[str, ...]]
+    ) -> tuple[str, ...] | None:
+        """What a layer had to change, or None where it could not."""
+        try:
+            changed = reconcile()
+        except (FilterError, GuardError, NftError) as error:
+            self._fault(layer, str(error))
+            return None
+        self._fault(layer, None)
+        return changed
+
+    def _cut_flows(self, policy: Policy) -> None:
+        """Flows of another time end now (K3), and nothing learnt then is served on (K12)."""
+        try:
+            conntrack_flush()
+        except (NetlinkError, OSError) as error:
+            self._fault("conntrack", f"flows cannot be cut (kmod-nf-conntrack-netlink?): {error}")
+            return
+        self._fault("conntrack", None)
+        self._flow_key = policy.flow_key()
+        if self._released is not policy.released:
+            self._released = policy.released
+            self._loop.after(0, self._drop_dns_cache)
+
+    def _drop_dns_cache(self) -> None:
+        try:
+            openwrt.drop_dns_cache(self.bus)
+        except BusError as error:
+            log.warning("dnsmasq keeps what it knows: %s", error)
+
+    def _repair_now(self) -> None:
+        self._repair = None
+        if self.enforce() and self._block_failed:
+            self._block_failed = False
+            self.happen(Event.RETRY, "the block is verified again")
+
+    def _close_off(self) -> None:
+        upstream = tuple(dict.fromkeys((*self.surroundings.upstream, *self.uplink.gateways)))
+        try:
+            for done in self._last_resort.take(upstream, self.policy().devices):
+                log.error("the block cannot be verified: %s", done)
+        except (NetlinkError, OSError) as error:
+            self._fault("last resort", str(error))
+
+    def _give_back(self) -> None:
+        try:
+            self._last_resort.undo()
+            log.info("the block is verified again: the way to the internet is given back")
+        except (NetlinkError, OSError) as error:
+            self._fault("last resort", str(error))
+
+    def counters(self) -> dict[str, int]:
+        """Packets blocked, by reason."""
+        return self._filter.counters() if self._filter else {}
+
+    def _fault(self, part: str, problem: str | None) -> None:
+        """Note or clear what is wrong with a part; told once, not again and again."""
+        if problem is None:
+            if self.faults.pop(part, None):
+                log.info("%s: in order again", part)
+        elif self.faults.get(part) != problem:
+            self.faults[part] = problem
+            log.warning("%s: %s", part, problem)

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The routing guard: the second layer, which stops everything without any packet filter.
+
+    v4+v6  800   from all lookup LT            on-link prefixes of protected networks, by device
+    v6     810   to fe80::/10 lookup main
+    v6     820   from all lookup main          only while released
+    v4+v6  830   not fwmark M lookup T         what the tunnel carries; unreachable for the rest
+    v6     831   not fwmark M unreachable
+
+Whatever has no mark finds the tunnel or nothing, whatever routes an upstream network pushes
+(TunnelVision, K11). v4 must not use an unreachable *rule*, or the kernel refuses the upstream's
+own default route; `throw` in T releases it. A plain function of the policy, compared with the
+kernel and healed; what netifd removes at its start comes back from UCI (platform.md).
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from socket import AF_INET, AF_INET6, if_nametoindex
+from typing import Any, NamedTuple
+
+from portcullis.netlink import IFF_UP, MAIN, IPRoute, NetlinkError
+from portcullis.policy import MARK, MASK, TUNNEL, Policy
+
+LT, T = 706, 707
+LAST = 2147483647
+"""The metric of what is only there when nothing else is."""
+
+_OWN_PRIORITIES = range(800, 832)
+_UNICAST, _UNREACHABLE, _THROW = 1, 7, 9
+_TYPES = {_UNICAST: "unicast", _UNREACHABLE: "unreachable", _THROW: "throw"}
+_TO_TABLE, _RULE_UNREACHABLE = 1, 7
+_INVERT = 2
+_LINK_SCOPE, _ANY_SCOPE = 253, 255
+_IP6_DEFAULT_METRIC = 1024
+_ENOENT, _EEXIST, _ENODEV, _ENETDOWN, _ESRCH = 2, 17, 19, 100, 3
+
+
+class Rule(NamedTuple):
+    family: int
+    priority: int
+    action: int
+    table: int
+    destination: str
+    mark: int
+    mask: int
+    flags: int
+
+
+class Route(NamedTuple):
+    family: int
+    table: int
+    destination: str
+    kind: int
+    device: str
+    metric: int
+    gateway: str = ""
+
+
+class GuardError(Exception):
+    """The routing guard is not what the policy says, and could not be made so."""
+
+
+def wanted_rules(policy: Policy) -> frozenset[Rule]:
+    rules = set()
+    for family in (AF_INET, AF_INET6):
+        rules.add(Rule(family, 800, _TO_TABLE, LT, "", 0, 0, 0))
+        rules.add(Rule(family, 830, _TO_TABLE, T, "", MARK, MASK, _INVERT))
+    rules.add(Rule(AF_INET6, 810, _TO_TABLE, MAIN, "fe80::/10", 0, 0, 0))
+    rules.add(Rule(AF_INET6, 831, _RULE_UNREACHABLE, 0, "", MARK, MASK, _INVERT))
+    if policy.released:
+        rules.add(Rule(AF_INET6, 820, _TO_TABLE, MAIN, "", 0, 0, 0))
+    return frozenset(rules)
+
+
+def wanted_routes(policy: Policy) -> frozenset[Route]:
+    routes = {
+        Route(AF_INET, T, "0.0.0.0/0", _UNREACHABLE, "", LAST),
+        Route(AF_INET6, T, "::/0", _UNREACHABLE, "", LAST),
+    }
+    if policy.released:
+        routes.add(Route(AF_INET, T, "0.0.0.0/0", _THROW, "", 0))
+    elif policy.link:
+        routes |= {_by_device(T, prefix, TUNNEL) for prefix in policy.link.carries}
+    for network in policy.networks:
+        routes |= {_by_device(LT, prefix, network.device) for prefix in network.prefixes}
+        routes |= {_by_device(LT, prefix, network.device, via) for prefix, via in network.routes}
+    return frozenset(routes)
+
+
+def _by_device(table: int, prefix: str, device: str, gateway: str = "") -> Route:
+    network = ip_network(prefix, strict=False)
+    family, metric = (AF_INET, 0) if network.version == 4 else (AF_INET6, _IP6_DEFAULT_METRIC)
+    return Route(family, table, str(network), _UNICAST, device, metric, gateway)
+
+
+class RoutingGuard:
+    """The rules and the tables LT and T in the kernel. One netlink socket, for requests only."""
+
+    def __init__(self) -> None:
+        self._ip: IPRoute | None = None
+
+    def reconcile(self, policy: Policy) -> tuple[str, ...]:
+        """Make the guard what `policy` says; what had to be changed, nothing if nothing.
+
+        Raises GuardError where it could not be made so. A route whose device is missing or
+        down is left out: it opens nothing, and its device's coming up calls us again.
+        """
+        try:
+            found = self._differences(policy)
+            if not found:
+                return ()
+            # What opens is removed before what closes is added, so no half-way point is
+            # more open than both ends.
+            for addition, item in sorted(found, key=lambda change: (change[0], str(change[1]))):
+                self._apply(addition, item)
+            left = [c for c in self._differences(policy) if not self._absent_device(c[1])]
+        except (NetlinkError, OSError) as error:
+            self.close()
+            raise GuardError(f"routing guard: {error}") from None
+        if left:
+            raise GuardError(f"routing guard, read back: {_describe(*left[0])}")
+        return tuple(_describe(*c) for c in found if not (c[0] and self._absent_device(c[1])))
+
+    def standing(self, policy: Policy) -> tuple[str, ...]:
+        """What differs from `policy` at this moment; nothing is changed."""
+        try:
+            found = self._differences(policy)
+        except (NetlinkError, OSError) as error:
+            self.close()
+            return (f"routing guard: {error}",)
+        return tuple(_describe(*c) for c in found if not (c[0] and self._absent_device(c[1])))
+
+    def close(self) -> None:
+        """Give the socket back; the guard stays."""
+        if self._ip is not None:
+            self._ip.close()
+            self._ip = None
+
+    def _socket(self) -> IPRoute:
+        if self._ip is None:
+            self._ip = IPRoute()
+        return self._ip
+
+    def _differences(self, policy: Policy) -> list[tuple[bool, Rule | Route]]:
+        present = self._rules() | self._routes()
+        wanted: frozenset[Rule | Route] = wanted_rules(policy) | wanted_routes(policy)
+        missing = [(True, item) for item in wanted - present]
+        return [(False, item) for item in present - wanted] + missing
+
+    def _rules(self) -> frozenset[Rule | Route]:
+        found = set()
+        for family in (AF_INET, AF_INET6):
+            for rule in list(self._socket().get_rules(family=family)):
+                priority = rule.get_attr("FRA_PRIORITY") or 0
+                if priority in _OWN_PRIORITIES:
+                    found.add(_read_rule(family, priority, rule))
+        return frozenset(found)
+
+    def _routes(self) -> frozenset[Rule | Route]:
+        found = set()
+        names: dict[int, str] = {}
+        for family in (AF_INET, AF_INET6):
+            for table in (LT, T):
+                for route in list(self._socket().get_routes(family=family, table=table)):
+                    if route.get_attr("RTA_TABLE") == table:
+                        found.add(self._read_route(family, table, route, names))
+        return frozenset(found)
+
+    def _read_route(self, family: int, table: int, route: Any, names: dict[int, str]) -> Route:
+        any_address = "0.0.0.0" if family == AF_INET else "::"
+        destination = f"{route.get_attr('RTA_DST') or any_address}/{route['dst_len']}"
+        device = gateway = ""
+        if route["type"] == _UNICAST:
+            index = route.get_attr("RTA_OIF") or 0
+            if index not in names:
+                names[index] = self._name(index)
+            device = names[index]
+            # Several next hops, or one of the other family, are never ours.
+            via = [route.get_attr(name) for name in ("RTA_MULTIPATH", "RTA_VIA")]
+            gateway = str(next(filter(None, [route.get_attr("RTA_GATEWAY"), *via]), ""))
+        metric = route.get_attr("RTA_PRIORITY") or 0
+        return Route(family, table, destination, route["type"], device, metric, gateway)
+
+    def _name(self, index: int) -> str:
+        for link in list(self._socket().get_links(index)):
+            return str(link.get_attr("IFLA_IFNAME"))
+        return f"#{index}"
+
+    def _apply(self, addition: bool, item: Rule | Route) -> None:
+        if isinstance(item, Route) and item.kind == _UNICAST and not _index(item.device):
+            return  # no such device (any more), so no such route
+        command = "add" if addition else "del"
+        expected = (_EEXIST, _ENODEV, _ENETDOWN) if addition else (_ENOENT, _ESRCH, _ENODEV)
+        try:
+            if isinstance(item, Rule):
+                self._socket().rule(command, **_rule_arguments(item))
+            else:
+                scope = _LINK_SCOPE if addition else _ANY_SCOPE
+                self._socket().route(command, **_route_arguments(item, scope))
+        except NetlinkError as error:
+            if error.code not in expected:
+                raise
+
+    def _absent_device(self, item: Rule | Route) -> bool:
+        """Whether a route cannot stand because its device is not there or not up."""
+        if not isinstance(item, Route) or item.kind != _UNICAST:
+            return False
+        index = _index(item.device)
+        if not index:
+            return True
+        return not any(link["flags"] & IFF_UP for link in list(self._socket().get_links(index)))
+
+
+def _read_rule(family: int, priority: int, rule: Any) -> Rule:
+    destination = f"{rule.get_attr('FRA_DST')}/{rule['dst_len']}" if rule["dst_len"] else ""
+    known = {"FRA_IIFNAME", "FRA_OIFNAME", "FRA_SRC", "FRA_IP_PROTO", "FRA_UID_RANGE"}
+    narrowed = sum(1 for name, _ in rule["attrs"] if name in known)
+    return Rule(
+        family,
+        priority,
+        rule["action"],
+        rule.get_attr("FRA_TABLE") or 0,
+        destination,
+        rule.get_attr("FRA_FWMARK") or 0,
+        rule.get_attr("FRA_FWMASK") or 0,
+        # A selector that is not ours makes it another rule: number it so that it differs.
+        (rule["flags"] & _INVERT) | narrowed << 8,
+    )
+
+
+def _rule_arguments(rule: Rule) -> dict[str, Any]:
+    arguments: dict[str, Any] = {"family": rule.family, "priority": rule.priority}
+    if rule.table:
+        arguments["table"] = rule.table
+    if rule.action == _RULE_UNREACHABLE:
+        arguments["action"] = "unreachable"
+    if rule.destination:
+        address, _, length = rule.destination.partition("/")
+        arguments |= {"dst": address, "dst_len": int(length)}
+    if rule.mark:
+        arguments |= {"fwmark": rule.mark, "fwmask": rule.mask}
+    if rule.flags & _INVERT:
+        arguments["flags"] = _INVERT
+    return arguments
+
+
+def _route_arguments(route: Route, scope: int) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "family": route.family,
+        "dst": route.destination,
+        "table": route.table,
+    }
+    if route.metric:
+        arguments["priority"] = route.metric
+    if route.kind == _UNICAST:
+        arguments["oif"] = _index(route.device)
+        if route.gateway:
+            arguments["gateway"] = route.gateway
+        elif route.family == AF_INET:
+            arguments["scope"] = scope
+    else:
+        arguments["type"] = _TYPES[route.kind]
+    return arguments
+
+
+def _index(device: str) -> int:
+    try:
+        return if_nametoindex(device)
+    except OSError:
+        return 0
+
+
+def _describe(addition: bool, item: Rule | Route) -> str:
+    version = 4 if item.family == AF_INET else 6
+    state = "missing" if addition else "foreign"
+    if isinstance(item, Rule):
+        return f"{state} IPv{version} rule {item.priority}"
+    kind = _TYPES.get(item.kind, str(item.kind))
+    where = f" dev {item.device}" if item.device else ""
+    where += f" via {item.gateway}" if item.gateway else ""
+    return f"{state} IPv{version} route {kind} {item.destination}{where} in table {item.table}"

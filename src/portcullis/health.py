@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Whether the tunnel still works: passive first, then probing, the handshake as arbiter.
+
+Pure: a function of time and counters. WireGuard never says that it is dead, so silence is
+judged in three steps. Nothing came back for a while though something was sent (or nothing
+happened at all for long): *probe*. Probes brought nothing either: ask for a new *handshake*.
+Only a handshake that is not answered means *dead*; a provider that drops ICMP is not.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from portcullis.driver import Reading
+
+
+class Advice(Enum):
+    FINE = "fine"
+    PROBE = "probe"  # send something that the far side answers
+    HANDSHAKE = "handshake"  # set the peers anew
+    DEAD = "dead"
+
+
+class Limits(NamedTuple):
+    """Seconds. Dead is noticed within unanswered + probing + handshake + a poll under load,
+    and within idle + probing + handshake + an idle poll otherwise."""
+
+    unanswered: float = 2.0
+    unanswered_most: float = 12.0  # WireGuard answers one-way traffic every 10 s
+    idle: float = 15.0
+    probing: float = 2.0
+    handshake: float = 2.5
+    poll: float = 1.0
+    poll_idle: float = 5.0
+    poll_doubt: float = 0.25
+    probe_every: float = 0.5
+
+
+class Health:
+    def __init__(self, now: float, reading: Reading, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._patience = self._limits.unanswered
+        self._doubt = Advice.FINE
+        self._doubt_since = self._probed = self._heard_at = now
+        self._unanswered_since: float | None = None
+        self._received, self._sent = reading.received, reading.sent
+        self._busy = True
+
+    def observe(self, now: float, reading: Reading) -> Advice:
+        """What to do, at `now` (monotonic seconds), about the counters read at that moment."""
+        if reading.received < self._received or reading.sent < self._sent:
+            self._received, self._sent = 0, 0  # set anew by ourselves: counters began again
+        if reading.received > self._received:
+            # Only the handshake was answered: this far side is slow to talk, not dead.
+            if self._doubt is Advice.HANDSHAKE:
+                self._patience = min(self._patience * 2, self._limits.unanswered_most)
+            elif self._doubt is Advice.FINE:
+                self._patience = self._limits.unanswered
+            self._heard(now, reading)
+            return Advice.FINE
+        if self._unanswered_since is None and reading.sent > self._sent:
+            self._unanswered_since = now
+        self._sent = max(self._sent, reading.sent)
+        return self._judge(now)
+
+    def next_poll(self) -> float:
+        """Seconds until the counters should be looked at again."""
+        if self._doubt is not Advice.FINE:
+            return self._limits.poll_doubt
+        return self._limits.poll if self._busy else self._limits.poll_idle
+
+    def _judge(self, now: float) -> Advice:
+        waited = now - self._doubt_since
+        if self._doubt is Advice.FINE:
+            waiting = self._unanswered_since is not None
+            if waiting and now - (self._unanswered_since or now) >= self._patience:
+                return self._enter(Advice.PROBE, now)
+            if now - self._heard_at >= self._limits.idle:
+                return self._enter(Advice.PROBE, now)
+            self._busy = waiting
+        elif self._doubt is Advice.PROBE:
+            if waited >= self._limits.probing:
+                return self._enter(Advice.HANDSHAKE, now)
+            if now - self._probed >= self._limits.probe_every:
+                self._probed = now
+                return Advice.PROBE
+        elif waited >= self._limits.handshake:
+            return Advice.DEAD
+        return Advice.FINE
+
+    def _enter(self, doubt: Advice, now: float) -> Advice:
+        self._doubt, self._doubt_since, self._probed = doubt, now, now
+        return doubt
+
+    def _heard(self, now: float, reading: Reading) -> None:
+        self._busy = self._doubt is Advice.FINE
+        self._doubt, self._heard_at = Advice.FINE, now
+        self._unanswered_since = None
+        self._received, self._sent = reading.received, reading.sent

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Which networks are protected, on positive evidence (contract, "protected network").
+
+Pure: a function of netifd's dump, fw4's configuration and the devices the kernel's default
+routes leave by. What is not proven to be a network the router serves is the internet (K4).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from ipaddress import ip_address, ip_network
+from typing import Any, NamedTuple
+
+from portcullis.policy import TUNNEL, Network
+
+_VIRTUAL = ("lo", TUNNEL, "")
+
+
+class Surroundings(NamedTuple):
+    """Protected networks, devices that lead upstream, and what the owner should know."""
+
+    networks: tuple[Network, ...]
+    upstream: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+class _Zone(NamedTuple):
+    name: str
+    members: frozenset[str]
+    masqueraded: bool
+
+
+def derive(
+    interfaces: list[dict[str, Any]],
+    firewall: dict[str, dict[str, Any]],
+    gateways: Iterable[str] = (),
+) -> Surroundings:
+    """The surroundings of this router.
+
+    `interfaces` is netifd's `network.interface dump`, `firewall` the sections of UCI's
+    firewall as rpcd gives them, `gateways` the devices of the kernel's default routes.
+    """
+    used = [i for i in interfaces if i.get("l3_device", "") not in _VIRTUAL]
+    leading = {i["l3_device"] for i in used if _leads_upstream(i)} | set(gateways)
+    zones = [_zone(section) for section in firewall.values() if section.get(".type") == "zone"]
+    zone_of = {member: zone for zone in zones for member in zone.members}
+    upstream_zones = {zone.name for zone in zones if zone.masqueraded} | {
+        zone_of[i["interface"]].name
+        for i in used
+        if i["interface"] in zone_of and i["l3_device"] in leading
+    }
+    served = {
+        section.get("src")
+        for section in firewall.values()
+        if section.get(".type") == "forwarding" and section.get("dest") in upstream_zones
+    }
+    networks, notes = [], []
+    for interface in used:
+        name, device = interface["interface"], interface["l3_device"]
+        zone = zone_of.get(name)
+        if zone is None or zone.name not in served or zone.masqueraded:
+            continue
+        if device in leading:
+            notes.append(
+                f"{name} ({device}) has the way to the internet on it: nothing to protect here"
+            )
+        elif interface.get("up") and interface.get("proto") == "static":
+            networks.append(
+                Network(name, device, tuple(_prefixes(interface)), tuple(_routes(interface)))
+            )
+    protected = {network.device for network in networks}
+    upstream = {i["l3_device"] for i in used} | set(gateways)
+    return Surroundings(tuple(networks), tuple(sorted(upstream - protected)), tuple(notes))
+
+
+def dump(networks: tuple[Network, ...]) -> str:
+    """Networks as text, for the day netifd does not answer (K7, K14)."""
+    return json.dumps([network._asdict() for network in networks], indent=1) + "\n"
+
+
+def load(text: str, gateways: Iterable[str] = ()) -> tuple[Network, ...]:
+    """What `dump` wrote, without networks that the internet lies behind by now.
+
+    Raises ValueError where the text is nothing that `dump` writes.
+    """
+    try:
+        networks = tuple(
+            Network(
+                str(entry["name"]),
+                _device(entry["device"]),
+                tuple(_prefix(prefix) for prefix in entry["prefixes"]),
+                tuple((_prefix(to), str(ip_address(via))) for to, via in entry["routes"]),
+            )
+            for entry in json.loads(text)
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"not a list of networks: {error!r}") from None
+    return tuple(n for n in networks if n.device not in (*_VIRTUAL, *gateways))
+
+
+def _leads_upstream(interface: dict[str, Any]) -> bool:
+    """Whether netifd itself says that the internet lies behind an interface: a client's
+    protocol, or a default route, active or not."""
+    if interface.get("proto") not in ("static", "none"):
+        return True
+    inactive = interface.get("inactive") or {}
+    return any(
+        route.get("mask") == 0
+        for route in (*interface.get("route", ()), *inactive.get("route", ()))
+    )
+
+
+def _zone(section: dict[str, Any]) -> _Zone:
+    members = section.get("network", [])
+    listed = members.split() if isinstance(members, str) else members
+    masqueraded = any(_on(section.get(option)) for option in ("masq", "masq6"))
+    return _Zone(str(section.get("name", "")), frozenset(listed), masqueraded)
+
+
+def _on(value: object) -> bool:
+    """fw4's notion of a boolean; anything it might take for true counts."""
+    return str(value or "0").lower() not in ("0", "off", "false", "no", "disabled")
+
+
+def _prefixes(interface: dict[str, Any]) -> Iterable[str]:
+    found = [
+        (entry["address"], entry["mask"])
+        for kind in ("ipv4-address", "ipv6-address")
+        for entry in interface.get(kind, ())
+    ]
+    for entry in interface.get("ipv6-prefix-assignment", ()):
+        if local := entry.get("local-address"):
+            found.append((local["address"], local["mask"]))
+    return dict.fromkeys(_prefix(f"{address}/{mask}") for address, mask in found)
+
+
+def _routes(interface: dict[str, Any]) -> Iterable[tuple[str, str]]:
+    for route in interface.get("route", ()):
+        gateway = route.get("nexthop", "")
+        if gateway and not ip_address(gateway).is_unspecified:
+            yield _prefix(f"{route['target']}/{route['mask']}"), gateway
+
+
+def _prefix(text: str) -> str:
+    network = ip_network(text, strict=False)
+    if not network.prefixlen:
+        raise ValueError("a default route is no protected network")
+    return str(network)
+
+
+def _device(name: object) -> str:
+    # It becomes part of nft's text.
+    text = str(name)
+    if not 0 < len(text) < 16 or any(c.isspace() or c in '/"*\\' for c in text):
+        raise ValueError(f"{text!r} is no device's name")
+    return text

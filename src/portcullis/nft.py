@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""libnftables through ctypes: one context, opened once and kept.
+
+A transaction through a standing context takes a tenth of the time of a spawned `nft`, and a
+table that this process *owns* lives and dies with the context's netlink socket.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import json
+import os
+from typing import Any
+
+_JSON = 1 << 4
+_LIBRARY = "libnftables.so.1"
+
+
+class NftError(Exception):
+    """A transaction was refused, or libnftables is not to be had; nothing was changed."""
+
+
+class Nftables:
+    """A libnftables context. Not safe for use from more than one thread."""
+
+    def __init__(self) -> None:
+        try:
+            self._lib = ctypes.CDLL(_LIBRARY)
+        except OSError as error:
+            raise NftError(f"cannot load {_LIBRARY} (package nftables-json): {error}") from None
+        for name, result, *arguments in (
+            ("nft_ctx_new", ctypes.c_void_p, ctypes.c_uint32),
+            ("nft_ctx_free", None, ctypes.c_void_p),
+            ("nft_ctx_buffer_output", ctypes.c_int, ctypes.c_void_p),
+            ("nft_ctx_buffer_error", ctypes.c_int, ctypes.c_void_p),
+            ("nft_ctx_get_output_buffer", ctypes.c_char_p, ctypes.c_void_p),
+            ("nft_ctx_get_error_buffer", ctypes.c_char_p, ctypes.c_void_p),
+            ("nft_ctx_output_set_flags", None, ctypes.c_void_p, ctypes.c_uint),
+            ("nft_run_cmd_from_buffer", ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p),
+        ):
+            function = getattr(self._lib, name)
+            function.restype, function.argtypes = result, arguments
+        before = set(os.listdir("/proc/self/fd"))
+        self._context = self._lib.nft_ctx_new(0)
+        if not self._context:
+            raise NftError("libnftables gave no context: out of memory")
+        # A child that inherits the socket would keep an owned table alive after our death.
+        for descriptor in set(os.listdir("/proc/self/fd")) - before:
+            try:
+                fcntl.fcntl(int(descriptor), fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+            except OSError:
+                continue  # the listing's own descriptor
+        self._lib.nft_ctx_buffer_output(self._context)
+        self._lib.nft_ctx_buffer_error(self._context)
+
+    def run(self, commands: str) -> None:
+        """Run `commands` as one atomic transaction.
+
+        Raises NftError, and nothing was changed, where nft or the kernel refuses any of it.
+        """
+        self._run(commands, 0)
+
+    def list_table(self, family: str, name: str) -> list[dict[str, Any]] | None:
+        """The objects of a table as nft's JSON schema has them; None where there is no table."""
+        try:
+            answer = json.loads(self._run(f"list table {family} {name}", _JSON))
+        except NftError as error:
+            if "No such file or directory" in str(error):
+                return None
+            raise
+        except ValueError as error:
+            raise NftError(f"nft answered without JSON (package nftables-json): {error}") from None
+        objects: list[dict[str, Any]] = answer["nftables"]
+        return objects
+
+    def accepts(self, commands: str) -> bool:
+        """Whether this library and kernel take `commands`; they must undo themselves."""
+        try:
+            self._run(commands, 0)
+        except NftError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Give the socket back; tables owned by it go, unless they persist."""
+        if self._context:
+            self._lib.nft_ctx_free(self._context)
+            self._context = None
+
+    def _run(self, commands: str, flags: int) -> str:
+        self._lib.nft_ctx_output_set_flags(self._context, flags)
+        code = self._lib.nft_run_cmd_from_buffer(self._context, commands.encode())
+        # Both buffers are emptied by reading, so both are read every time.
+        output = self._lib.nft_ctx_get_output_buffer(self._context) or b""
+        error = self._lib.nft_ctx_get_error_buffer(self._context) or b""
+        if code:
+            lines = error.decode(errors="replace").strip().splitlines()
+            raise NftError(lines[0] if lines else f"nft failed with code {code}")
+        return bytes(output).decode(errors="replace")

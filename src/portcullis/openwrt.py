@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What is asked of OpenWrt's own services over ubus: UCI, netifd, procd.
+
+All of them may be dead or answer nonsense; that is a BusError and changes nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from portcullis import networks, settings
+from portcullis.bus import Bus, BusError
+from portcullis.networks import Surroundings
+from portcullis.settings import CLOSED, CONFIG, SECTION, TYPE, Settings
+
+
+class ForeignChangesError(Exception):
+    """Somebody else's changes are staged in our configuration; a commit would take them along."""
+
+
+def read_settings(bus: Bus) -> tuple[Settings, tuple[str, ...]]:
+    """The owner's settings, and what is wrong with them. No configuration is the closed one.
+
+    Raises BusError where nobody answers: then whatever was known last still holds.
+    """
+    try:
+        sections = bus.call("uci", "get", {"config": CONFIG}).get("values")
+    except BusError as error:
+        if error.status in ("Not found", "No data", "Invalid argument", "Unknown error"):
+            return CLOSED, (f"/etc/config/{CONFIG} is missing or unreadable: closed settings hold",)
+        raise
+    section = sections.get(SECTION) if isinstance(sections, dict) else None
+    if not isinstance(section, dict) or section.get(".type") != TYPE:
+        reason = f"/etc/config/{CONFIG} has no section `config {TYPE} '{SECTION}'`"
+        return CLOSED, (f"{reason}: closed settings hold",)
+    return settings.read(section)
+
+
+def save_setting(bus: Bus, wanted: Settings, option: str) -> None:
+    """Write one option and commit it, and nothing of anybody else's.
+
+    Raises ForeignChangesError, or BusError (a rollback window of LuCI is open, flash full): the
+    wish has to be kept and saved later.
+    """
+    if bus.call("uci", "changes", {"config": CONFIG}).get("changes"):
+        raise ForeignChangesError(f"uncommitted changes of somebody else in {CONFIG}")
+    where: dict[str, Any] = {"config": CONFIG, "section": SECTION}
+    value = settings.uci_value(wanted, option)
+    try:
+        if value == []:
+            present = bus.call("uci", "get", where).get("values", {})
+            if option not in present:
+                return
+            bus.call("uci", "delete", {**where, "option": option})
+        else:
+            bus.call("uci", "set", {**where, "values": {option: value}})
+        bus.call("uci", "commit", {"config": CONFIG})
+    except BusError:
+        with suppress(BusError):  # the first error tells more
+            bus.call("uci", "revert", {"config": CONFIG})
+        raise
+
+
+def read_surroundings(bus: Bus, gateways: Iterable[str]) -> Surroundings:
+    """Protected networks and upstream devices. Raises BusError."""
+    interfaces = bus.call("network.interface", "dump", {}).get("interface")
+    firewall = bus.call("uci", "get", {"config": "firewall"}).get("values")
+    try:
+        return networks.derive(interfaces or [], firewall or {}, gateways)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BusError(f"netifd or fw4 say what makes no sense: {error!r}") from None
+
+
+def drop_dns_cache(bus: Bus) -> None:
+    """Have dnsmasq forget what it learnt (K12). Raises BusError."""
+    bus.call("service", "signal", {"name": "dnsmasq", "signal": 1})

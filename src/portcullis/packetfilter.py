@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The packet filter in the kernel: made to be what a policy says, and read back (K5).
+
+Start-up, a change of state, tampering and recovery all go through `reconcile`: it reads the
+table, changes what differs in one transaction, and reads it again. What the structure has to
+look like is learnt from the kernel right after a load that was checked against the template.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from portcullis.nft import Nftables, NftError
+from portcullis.policy import Policy
+from portcullis.ruleset import (
+    COUNTERS,
+    FAMILY,
+    STRUCTURE,
+    TABLE,
+    Elements,
+    elements,
+    refill,
+    render,
+)
+
+Listing = list[dict[str, Any]]
+
+
+class FilterError(Exception):
+    """The packet filter is not what the policy says, and could not be made so."""
+
+
+class Chain(NamedTuple):
+    """A chain as the template promises it: its hook, if any, and its rules' comments."""
+
+    hook: tuple[str, str, int, str] | None
+    comments: tuple[str, ...]
+
+
+_PRIORITIES = {"filter": 0, "srcnat": 100}
+
+
+def template_chains(structure: str = STRUCTURE) -> dict[str, Chain]:
+    """The chains of the template's text."""
+    chains = {}
+    for name, body in re.findall(r"\tchain (\w+) \{\n(.*?)\n\t\}", structure, re.DOTALL):
+        hook = None
+        base = re.search(r"type (\w+) hook (\w+) priority (.+?); policy (\w+);", body)
+        if base:
+            kind, where, priority, policy = base.groups()
+            word, _, offset = priority.partition(" ")
+            number = _PRIORITIES[word] + int(offset.replace(" ", "")) if offset else int(word)
+            hook = (kind, where, number, policy)
+        chains[name] = Chain(hook, tuple(re.findall(r'comment "([^"]*)"$', body, re.MULTILINE)))
+    return chains
+
+
+def listed_chains(listing: Listing) -> dict[str, Chain]:
+    """The same of what the kernel holds."""
+    hooks: dict[str, tuple[str, str, int, str] | None] = {}
+    comments: dict[str, list[str]] = {}
+    for entry in listing:
+        if chain := entry.get("chain"):
+            base = tuple(chain.get(key) for key in ("type", "hook", "prio", "policy"))
+            hooks[chain["name"]] = base if "hook" in chain else None
+            comments.setdefault(chain["name"], [])
+        elif rule := entry.get("rule"):
+            comments.setdefault(rule["chain"], []).append(rule.get("comment", ""))
+    return {name: Chain(hooks.get(name), tuple(found)) for name, found in comments.items()}
+
+
+def listed_elements(listing: Listing) -> Elements:
+    """The elements of every set and map, in `ruleset.elements`' own notation."""
+    found = {}
+    for entry in listing:
+        for kind in ("set", "map"):
+            if kind in entry:
+                values = entry[kind].get("elem", [])
+                quoted = "ifname" in entry[kind]["type"]
+                found[entry[kind]["name"]] = frozenset(_element(v, quoted) for v in values)
+    return found
+
+
+def _element(value: Any, quoted: bool) -> str:
+    if isinstance(value, list):
+        key, target = value
+        return f"{_element(key, quoted)} : {_target(target)}"
+    if isinstance(value, dict):
+        if "elem" in value:  # an element with options of its own: not one of ours
+            return f"{_element(value['elem']['val'], quoted)} with options"
+        return " . ".join(_element(part, quoted) for part in value["concat"])
+    return f'"{value}"' if quoted else str(value)
+
+
+def _target(target: Any) -> str:
+    if isinstance(target, dict):
+        ((verdict, detail),) = target.items()
+        return f"{verdict} {detail['target']}" if detail else verdict
+    return str(target)
+
+
+def fixed(listing: Listing) -> list[object]:
+    """What never changes between two refills: flags, chains and whole rules, without handles."""
+    kept: list[object] = []
+    for entry in listing:
+        for kind in ("table", "chain", "rule", "set", "map"):
+            if kind in entry:
+                ignored = ("handle", "elem", "flags") if kind == "table" else ("handle", "elem")
+                kept.append((kind, {k: v for k, v in entry[kind].items() if k not in ignored}))
+    return kept
+
+
+def table_flags(listing: Listing) -> bool:
+    """Whether the table carries any flag: nft 1.0.6 garbles their names."""
+    return any("flags" in entry["table"] for entry in listing if "table" in entry)
+
+
+class PacketFilter:
+    """The table `inet portcullis`.
+
+    Where library and kernel take it the table is owned by this process and persists beyond it:
+    then nobody else can change it, and it stays when we die (platform.md). Probed, never
+    guessed from versions.
+    """
+
+    def __init__(self, nft: Nftables) -> None:
+        self._nft = nft
+        self._reference: list[object] | None = None
+        scratch = f"table {FAMILY} {TABLE}_probe"
+        self.flags = ""
+        if nft.accepts(f"add {scratch} {{ flags owner, persist; }}\ndelete {scratch}\n"):
+            self.flags = "owner, persist"
+
+    def reconcile(self, policy: Policy) -> tuple[str, ...]:
+        """Make the table what `policy` says; what had to be changed, nothing if nothing.
+
+        Raises FilterError where it could not be made so and read back.
+        """
+        try:
+            found = self._differences(self._list(), policy)
+            if not found:
+                return ()
+            if self._reference is not None and all(d.startswith("elements") for d in found):
+                self._nft.run(refill(policy))
+            else:
+                self._load(policy)
+            left = self._differences(self._list(), policy)
+        except NftError as error:
+            raise FilterError(f"nft: {error}") from None
+        if left:
+            self._reference = None
+            raise FilterError(f"read back after a change: {', '.join(left)}")
+        return found
+
+    def standing(self, policy: Policy) -> tuple[str, ...]:
+        """What differs from `policy` at this moment; nothing is changed."""
+        try:
+            return self._differences(self._list(), policy)
+        except NftError as error:
+            return (f"nft: {error}",)
+
+    def counters(self) -> dict[str, int]:
+        """Packets blocked, by reason, since the table was loaded."""
+        try:
+            listing = self._list() or []
+        except NftError:
+            return {}
+        named = [entry["counter"] for entry in listing if "counter" in entry]
+        return {c["name"]: c["packets"] for c in named if c["name"] in COUNTERS}
+
+    def _list(self) -> Listing | None:
+        return self._nft.list_table(FAMILY, TABLE)
+
+    def _load(self, policy: Policy) -> None:
+        self._reference = None
+        self._nft.run(render(policy, self.flags))
+        listing = self._list() or []
+        expected, actual = template_chains(), listed_chains(listing)
+        wrong = [name for name in expected | actual if expected.get(name) != actual.get(name)]
+        if wrong:
+            raise NftError(f"chain {wrong[0]} was not loaded as written")
+        self._reference = fixed(listing)
+
+    def _differences(self, listing: Listing | None, policy: Policy) -> tuple[str, ...]:
+        if listing is None:
+            return ("table missing",)
+        found = []
+        if self._reference is None:
+            found.append("table not ours yet")
+        elif fixed(listing) != self._reference:
+            found.append("rules differ")
+        if table_flags(listing) != bool(self.flags):
+            found.append("table flags differ")
+        wanted, actual = elements(policy), listed_elements(listing)
+        found += [
+            f"elements of {name} differ" for name in wanted if wanted[name] != actual.get(name)
+        ]
+        return tuple(found)

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What may pass, as a value.
+
+Pure. `decide` turns the state, the owner's settings and what is known of the world into a
+`Policy`; the packet filter (ruleset.py) and the routing guard (guard.py) are rendered from it
+and from nothing else. An empty policy is the closed one: it lets nothing out (contract, K4).
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+
+from portcullis.dns import unfit
+from portcullis.states import Mode, State, active
+
+TUNNEL = "pc0"
+"""Name of the tunnel device, whatever the driver."""
+
+MARK, MASK = 0x50430000, 0x7FFF0000
+"""Firewall mark of the tunnel's own packets; clear of pbr's and mwan3's (platform.md)."""
+
+IPNetwork = IPv4Network | IPv6Network
+
+
+class Network(NamedTuple):
+    """A protected network: its layer-3 device, the on-link prefixes behind it, and static
+    routes (prefix, gateway) to what lies behind a router on it."""
+
+    name: str
+    device: str
+    prefixes: tuple[str, ...]
+    routes: tuple[tuple[str, str], ...] = ()
+
+
+class Socket(NamedTuple):
+    """A remote address, transport (`udp`, `tcp`) and port the router itself may talk to."""
+
+    address: str
+    transport: str
+    port: int
+
+
+class Link(NamedTuple):
+    """The tunnel as far as policy cares: our addresses in it, its resolvers, what it carries.
+
+    `addresses` are bare addresses, `carries` are prefixes; both families mixed.
+    """
+
+    addresses: tuple[str, ...]
+    resolvers: tuple[str, ...]
+    carries: tuple[str, ...]
+
+
+class Policy(NamedTuple):
+    """Everything the kernel has to be told, and nothing else."""
+
+    released: bool = False
+    lan_access: bool = False
+    networks: tuple[Network, ...] = ()
+    link: Link | None = None
+    endpoints: tuple[Socket, ...] = ()
+    bootstrap: tuple[Socket, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices of the protected networks, each once."""
+        return tuple(dict.fromkeys(network.device for network in self.networks))
+
+    @property
+    def resolvers(self) -> tuple[str, ...]:
+        """Resolvers that plain DNS is sent to while the block is active."""
+        return self.link.resolvers if self.link and not self.released else ()
+
+    def flow_key(self) -> tuple[object, ...]:
+        """Flows begun under another key must not live on (K3, K12)."""
+        return (self.released, self.link and (self.link.addresses, self.resolvers))
+
+
+CLOSED = Policy()
+
+
+def decide(
+    state: State,
+    mode: Mode,
+    lan_access: bool,
+    networks: tuple[Network, ...],
+    link: Link | None,
+    endpoints: tuple[Socket, ...],
+    bootstrap: tuple[Socket, ...],
+) -> Policy:
+    """The policy of a state. Total: every combination of arguments has one.
+
+    A tunnel that is being taken down carries nothing any more, so its link is left out then;
+    the endpoint stays pinned as long as the driver may still have to talk to it.
+    """
+    going = state in (State.NOT_CONNECTED, State.DISCONNECTING)
+    return Policy(
+        released=not active(state, mode),
+        lan_access=lan_access,
+        networks=networks,
+        link=None if going else link,
+        endpoints=() if going else endpoints,
+        bootstrap=() if going else bootstrap,
+    )
+
+
+def endpoint_objection(
+    address: str, networks: tuple[Network, ...], own: tuple[str, ...]
+) -> str | None:
+    """Why `address` cannot be a tunnel's endpoint, or None.
+
+    `own` are the router's own addresses and the tunnel's prefixes. A hole in the block towards
+    the house itself would be a way out for whoever answers there (K11, TunnelCrack's ServerIP).
+    """
+    endpoint = ip_address(address)
+    if kind := unfit(endpoint):
+        return f"{address} is {kind}"
+    for network in networks:
+        for prefix in network.prefixes:
+            if endpoint in ip_network(prefix, strict=False):
+                return f"{address} lies in the protected network {network.name} ({prefix})"
+    for prefix in own:
+        if endpoint in ip_network(prefix, strict=False):
+            return f"{address} lies in {prefix}, which is the router's or the tunnel's own"
+    return None
+
+
+def within(address: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether any of `prefixes` holds `address`; prefixes of the other family never do."""
+    return any(ip_address(address) in ip_network(prefix, strict=False) for prefix in prefixes)

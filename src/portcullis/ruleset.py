@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The packet filter's text: policy → nft.
+
+Pure. The structure of `inet portcullis` never changes; `STRUCTURE` is all of it. A state is
+nothing but the elements of its sets and maps (`elements`), refilled in one transaction
+(`refill`). Empty means blocked; *released* is an element of the map `gate`.
+
+Rules of the house, each with a test: every rule has a comment; every base chain ends in an
+explicit drop or reject, because a `policy drop` is not there at once when a chain is replaced;
+no interval sets, because they miss look-ups while they are refilled (platform.md).
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from itertools import product
+
+from portcullis.policy import MARK, MASK, TUNNEL, Policy, Socket
+
+FAMILY, TABLE = "inet", "portcullis"
+_CLEAR_PLAIN = f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n"
+
+Elements = dict[str, frozenset[str]]
+"""Name of a set or map → its elements as nft writes them (`a . b`, `key : verdict`)."""
+
+_SETS = {
+    # name: (kind, type, purpose)
+    "gate": ("map", "typeof meta nfproto : verdict", "families that are released; empty: blocked"),
+    "forwards": ("map", "type ifname . ifname : verdict", "who may forward to whom"),
+    "protected": ("set", "type ifname", "devices of the protected networks"),
+    "tunnel4": ("set", "type ipv4_addr", "our IPv4 addresses in the tunnel"),
+    "tunnel6": ("set", "type ipv6_addr", "our IPv6 addresses in the tunnel"),
+    "endpoints4": ("set", "type ipv4_addr . inet_proto . inet_service", "pinned VPN servers"),
+    "endpoints6": ("set", "type ipv6_addr . inet_proto . inet_service", "pinned VPN servers"),
+    "bootstrap4": ("set", "type ipv4_addr . inet_proto . inet_service", "who names VPN servers"),
+    "bootstrap6": ("set", "type ipv6_addr . inet_proto . inet_service", "who names VPN servers"),
+    "resolvers4": ("set", "type ipv4_addr", "the tunnel's resolvers"),
+    "resolvers6": ("set", "type ipv6_addr", "the tunnel's resolvers"),
+    "dns4": ("map", "type inet_proto : ipv4_addr", "where plain DNS goes"),
+    "dns6": ("map", "type inet_proto : ipv6_addr", "where plain DNS goes"),
+}
+
+COUNTERS = {
+    "blocked_devices": "IPv4 of devices that was blocked",
+    "blocked_ipv6": "IPv6 of devices that was blocked",
+    "blocked_dns": "plain DNS that was not for the tunnel's resolvers",
+    "blocked_router": "the router's own traffic that was blocked",
+    "blocked_inbound": "what came from outside and was dropped",
+    "blocked_tunnel": "what came uninvited out of the tunnel and was dropped",
+}
+
+_CHAINS = f"""
+	chain forward {{
+		type filter hook forward priority filter - 10; policy drop;
+		iifname . oifname vmap @forwards comment "tunnel and local traffic: decided in one look-up"
+		iifname "{TUNNEL}" counter name blocked_tunnel drop comment "K6: out of the tunnel come replies alone"
+		meta nfproto vmap @gate comment "released, or go on"
+		jump blocked comment "K1: say no at once"
+		drop comment "the end: deny by default"
+	}}
+
+	chain to_tunnel {{
+		tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu comment "fit the tunnel's MTU"
+		th dport 53 meta l4proto {{ tcp, udp }} goto to_resolver comment "K12: plain DNS"
+		accept comment "into the tunnel"
+	}}
+
+	chain from_tunnel {{
+		tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu comment "fit the tunnel's MTU"
+		ct state established,related accept comment "K6: replies to devices"
+		counter name blocked_tunnel drop comment "K6: nothing else comes in"
+	}}
+
+	chain to_resolver {{
+		ip daddr @resolvers4 accept comment "K12: the tunnel's resolvers"
+		ip6 daddr @resolvers6 accept comment "K12: the tunnel's resolvers"
+		counter name blocked_dns goto refuse comment "K12: no other resolver"
+	}}
+
+	chain to_local {{
+		th dport 53 meta l4proto {{ tcp, udp }} ct direction original goto to_resolver comment "K12: before any exception"
+		accept comment "between protected networks, the router included"
+	}}
+
+	chain blocked {{
+		iifname != @protected counter name blocked_inbound drop comment "not ours to answer"
+		th dport 53 meta l4proto {{ tcp, udp }} counter name blocked_dns goto refuse comment "K12: plain DNS"
+		meta nfproto ipv6 counter name blocked_ipv6 goto refuse comment "K1: IPv6"
+		counter name blocked_devices goto refuse comment "K1: IPv4"
+	}}
+
+	chain refuse {{
+		meta l4proto tcp reject with tcp reset comment "K15: an answer, not a time-out"
+		reject with icmpx type admin-prohibited comment "K15: an answer, not a time-out"
+	}}
+
+	chain input {{
+		type filter hook input priority filter - 10; policy drop;
+		iifname "lo" accept comment "the router to itself"
+		iifname "{TUNNEL}" goto input_tunnel comment "K6: the tunnel's far side"
+		ip daddr @tunnel4 counter name blocked_inbound drop comment "K11: our tunnel address, asked from outside"
+		ip6 daddr @tunnel6 counter name blocked_inbound drop comment "K11: our tunnel address, asked from outside"
+		meta nfproto vmap @gate comment "released, or go on"
+		iifname @protected accept comment "K14: the router answers its networks"
+		ip saddr . meta l4proto . th sport @endpoints4 accept comment "K2: the tunnel's own packets"
+		ip6 saddr . meta l4proto . th sport @endpoints6 accept comment "K2: the tunnel's own packets"
+		ip saddr . meta l4proto . th sport @bootstrap4 accept comment "K12: the endpoint's address"
+		ip6 saddr . meta l4proto . th sport @bootstrap6 accept comment "K12: the endpoint's address"
+		icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} ct state related accept comment "errors about the tunnel's own packets"
+		icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} ct state related accept comment "errors about the tunnel's own packets"
+		meta nfproto ipv4 udp sport 67 udp dport 68 accept comment "K2: DHCP client"
+		ip6 saddr fe80::/10 udp sport 547 udp dport 546 accept comment "K2: DHCPv6 client"
+		icmpv6 type {{ mld-listener-query, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert }} accept comment "K2: neighbour discovery"
+		counter name blocked_inbound drop comment "the end: deny by default"
+	}}
+
+	chain input_tunnel {{
+		ct state established,related accept comment "K6: replies to the router"
+		counter name blocked_tunnel drop comment "K6: nothing else comes in"
+	}}
+
+	chain output {{
+		type filter hook output priority filter - 10; policy drop;
+		oifname "lo" accept comment "the router to itself"
+		oifname "{TUNNEL}" goto output_tunnel comment "the router through the tunnel"
+		meta nfproto vmap @gate comment "released, or go on"
+		oifname @protected goto to_local comment "K14: the router answers its networks"
+		meta mark & {MASK:#010x} == {MARK:#010x} goto output_marked comment "K2: what carries the mark"
+		meta nfproto ipv4 udp sport 68 udp dport 67 accept comment "K2: DHCP client"
+		ip6 saddr fe80::/10 ip6 daddr ff02::1:2 udp sport 546 udp dport 547 accept comment "K2: DHCPv6 client"
+		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} ip6 hoplimit 255 accept comment "K2: neighbour discovery"
+		icmpv6 type {{ mld-listener-report, mld-listener-done, mld2-listener-report }} ip6 daddr ff02::/16 ip6 hoplimit 1 accept comment "K2: neighbour discovery"
+		counter name blocked_router jump refuse comment "K2: the router's own traffic"
+		drop comment "the end: deny by default"
+	}}
+
+	chain output_tunnel {{
+		th dport 53 meta l4proto {{ tcp, udp }} goto to_resolver comment "K12: plain DNS"
+		accept comment "into the tunnel"
+	}}
+
+	chain output_marked {{
+		ip daddr . meta l4proto . th dport @endpoints4 accept comment "K2: the tunnel's own packets"
+		ip6 daddr . meta l4proto . th dport @endpoints6 accept comment "K2: the tunnel's own packets"
+		ip daddr . meta l4proto . th dport @bootstrap4 accept comment "K12: the endpoint's address"
+		ip6 daddr . meta l4proto . th dport @bootstrap6 accept comment "K12: the endpoint's address"
+		counter name blocked_router goto refuse comment "K2: the mark alone opens nothing"
+	}}
+
+	chain dns_devices {{
+		type nat hook prerouting priority -110; policy accept;
+		meta nfproto vmap @gate comment "released, or go on"
+		th dport != 53 accept comment "not DNS"
+		meta l4proto != {{ tcp, udp }} accept comment "not DNS"
+		iifname != @protected accept comment "not a device's"
+		fib daddr type local accept comment "dnsmasq answers, and knows local names"
+		meta nfproto ipv4 dnat ip to meta l4proto map @dns4 comment "K12: the tunnel's resolver"
+		meta nfproto ipv6 dnat ip6 to meta l4proto map @dns6 comment "K12: the tunnel's resolver"
+		counter name blocked_dns jump refuse comment "K12: no resolver of this family"
+		drop comment "the end: deny by default"
+	}}
+
+	chain dns_router {{
+		type nat hook output priority -110; policy accept;
+		meta nfproto vmap @gate comment "released, or go on"
+		th dport != 53 accept comment "not DNS"
+		meta l4proto != {{ tcp, udp }} accept comment "not DNS"
+		oifname "lo" accept comment "the router's own dnsmasq"
+		meta mark & {MASK:#010x} == {MARK:#010x} accept comment "K12: the endpoint's address"
+		meta nfproto ipv4 dnat ip to meta l4proto map @dns4 comment "K12: the tunnel's resolver"
+		meta nfproto ipv6 dnat ip6 to meta l4proto map @dns6 comment "K12: the tunnel's resolver"
+		counter name blocked_dns jump refuse comment "K12: no resolver of this family"
+		drop comment "the end: deny by default"
+	}}
+
+	chain source_nat {{
+		type nat hook postrouting priority srcnat - 10; policy accept;
+		oifname != "{TUNNEL}" accept comment "fw4's to decide"
+		masquerade comment "the tunnel knows one address of ours"
+		drop comment "the end: un-NATed it may not go"
+	}}
+"""
+
+
+def _structure() -> str:
+    sets = "".join(
+        f'\t{kind} {name} {{\n\t\t{type_}\n\t\tcomment "{purpose}"\n\t}}\n\n'
+        for name, (kind, type_, purpose) in _SETS.items()
+    )
+    counters = "".join(
+        f'\tcounter {name} {{\n\t\tcomment "{purpose}"\n\t}}\n\n'
+        for name, purpose in COUNTERS.items()
+    )
+    return sets + counters + _CHAINS.lstrip("\n")
+
+
+STRUCTURE = _structure()
+"""Body of the table: the same in every state, for the core and for the boot guard."""
+
+
+def elements(policy: Policy) -> Elements:
+    """What each set and map holds under `policy`."""
+    link = policy.link
+    addresses = link.addresses if link else ()
+    filled: dict[str, set[str]] = {name: set() for name in _SETS}
+    if policy.released:
+        filled["gate"] = {"ipv4 : accept", "ipv6 : accept"}
+    filled["protected"] = {f'"{device}"' for device in policy.devices}
+    for one, other in product(policy.devices, repeat=2):
+        if policy.lan_access:
+            filled["forwards"].add(f'"{one}" . "{other}" : goto to_local')
+    for device in policy.devices if link else ():
+        filled["forwards"].add(f'"{device}" . "{TUNNEL}" : goto to_tunnel')
+        filled["forwards"].add(f'"{TUNNEL}" . "{device}" : goto from_tunnel')
+    for version in (4, 6):
+        filled[f"tunnel{version}"] = set(_of(addresses, version))
+        filled[f"endpoints{version}"] = _sockets(policy.endpoints, version)
+        filled[f"bootstrap{version}"] = _sockets(policy.bootstrap, version)
+        resolvers = _of(policy.resolvers, version)
+        filled[f"resolvers{version}"] = set(resolvers)
+        if resolvers:
+            filled[f"dns{version}"] = {f"{proto} : {resolvers[0]}" for proto in ("tcp", "udp")}
+    return {name: frozenset(values) for name, values in filled.items()}
+
+
+def render(policy: Policy, flags: str = "") -> str:
+    """The whole table in one transaction, whatever stood there before.
+
+    `flags` are the table's flags as nft writes them (`owner, persist`), or empty.
+    """
+    # `destroy` (nft 1.1) also turns a plain table into an owned one; older nft has neither.
+    clear = f"destroy table {FAMILY} {TABLE}\n" if flags else _CLEAR_PLAIN
+    header = f"\tflags {flags};\n\n" if flags else ""
+    return f"{clear}table {FAMILY} {TABLE} {{\n{header}{STRUCTURE}}}\n" + _fill(elements(policy))
+
+
+def refill(policy: Policy) -> str:
+    """The elements alone, in one transaction, for a table whose structure stands."""
+    flush = "".join(f"flush {kind} {FAMILY} {TABLE} {name}\n" for name, (kind, *_) in _SETS.items())
+    return flush + _fill(elements(policy))
+
+
+def _fill(wanted: Elements) -> str:
+    return "".join(
+        f"add element {FAMILY} {TABLE} {name} {{ {', '.join(sorted(values))} }}\n"
+        for name, values in wanted.items()
+        if values
+    )
+
+
+def _of(addresses: tuple[str, ...], version: int) -> list[str]:
+    return [address for address in addresses if ip_address(address).version == version]
+
+
+def _sockets(sockets: tuple[Socket, ...], version: int) -> set[str]:
+    return {
+        f"{address} . {transport} . {port}"
+        for address, transport, port in sockets
+        if ip_address(address).version == version
+    }

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The owner's settings: what UCI's `portcullis` may hold, and what it means.
+
+Pure. A value that makes no sense is named and replaced by its *closed* meaning, never by the
+default of convenience. There is no setting that turns the kill switch off, and whoever tries
+to, by whatever name, is told so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+
+from portcullis.policy import Socket
+from portcullis.profile import valid_name
+from portcullis.states import Mode
+
+CONFIG, SECTION, TYPE = "portcullis", "main", "portcullis"
+
+
+class Settings(NamedTuple):
+    """`dns`: owner's resolvers, instead of the profile's. `bootstrap_dns`: resolvers that a
+    VPN server's name is asked of. `profiles`: fallbacks, tried in this order."""
+
+    mode: Mode = Mode.STANDARD
+    lan_access: bool = True
+    dns: tuple[str, ...] = ()
+    bootstrap_dns: tuple[str, ...] = ("9.9.9.9", "1.1.1.1", "2620:fe::fe", "2606:4700:4700::1111")
+    profiles: tuple[str, ...] = ()
+
+    def bootstrap(self) -> tuple[Socket, ...]:
+        return tuple(Socket(address, "udp", 53) for address in self.bootstrap_dns)
+
+
+DEFAULT = Settings()
+CLOSED = Settings(mode=Mode.AT_ALL_TIMES, lan_access=False)
+
+
+class SettingError(ValueError):
+    """A setting that does not exist, or a value it cannot have. `code` is for programs."""
+
+    def __init__(self, code: str, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+
+
+_TRUE = ("1", "true", "on", "yes", "enable", "enabled", "allow", "allowed")
+_FALSE = ("0", "false", "off", "no", "disable", "disabled", "deny", "denied", "none", "never")
+
+
+def _boolean(value: str) -> bool:
+    word = value.strip().lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise ValueError("must be 1 (yes) or 0 (no)")
+
+
+def _mode(value: str) -> Mode:
+    word = value.strip().lower().replace("-", "_").replace(" ", "_")
+    try:
+        return Mode(word)
+    except ValueError:
+        raise ValueError("must be standard or at_all_times") from None
+
+
+def _resolvers(value: str) -> tuple[str, ...]:
+    found = []
+    for word in value.replace(",", " ").split():
+        try:
+            address = ip_address(word)
+        except ValueError:
+            raise ValueError(f"{word} is not an IP address") from None
+        if address.is_loopback or address.is_unspecified or address.is_multicast:
+            raise ValueError(f"{word} cannot be a resolver")
+        if address.is_link_local:
+            raise ValueError(f"{word} is a link-local address")
+        found.append(str(address))
+    return tuple(dict.fromkeys(found))
+
+
+def _bootstrap(value: str) -> tuple[str, ...]:
+    return _resolvers(value) or DEFAULT.bootstrap_dns
+
+
+def _names(value: str) -> tuple[str, ...]:
+    found = value.replace(",", " ").split()
+    for name in found:
+        if reason := valid_name(name):
+            raise ValueError(f"{name}: {reason}")
+    return tuple(dict.fromkeys(found))
+
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "mode": _mode,
+    "lan_access": _boolean,
+    "dns": _resolvers,
+    "bootstrap_dns": _bootstrap,
+    "profiles": _names,
+}
+LISTS = ("dns", "bootstrap_dns", "profiles")
+TUNNEL = ("dns", "bootstrap_dns")
+"""Settings a running tunnel depends on: a change reconnects."""
+
+_ALIASES = {
+    "killswitchmode": "mode",
+    "networklockmode": "mode",
+    "advancedkillswitch": "at_all_times",
+    "enableatalltimes": "at_all_times",
+    "alltimes": "at_all_times",
+    "atalltimes": "at_all_times",
+    "lanaccess": "lan_access",
+    "allowlan": "lan_access",
+    "lan": "lan_access",
+    "localnetwork": "lan_access",
+    "allowaccesstodevicesonlocalnetwork": "lan_access",
+    "resolvers": "dns",
+    "resolver": "dns",
+    "bootstrap": "bootstrap_dns",
+    "bootstrapdns": "bootstrap_dns",
+    "fallback": "profiles",
+}
+_KILL_SWITCH_WORDS = ("killswitch", "networklock", "internetlock", "firewalllock", "leakprotection")
+_KILL_SWITCH = (
+    *("lock", "ks", "block", "blocking", "enable", "enabled", "disable", "disabled"),
+    *("protection", "active", "portcullis", "firewall", "guard", "routingguard", "off", "on"),
+)
+REFUSAL = (
+    "The kill switch cannot be disabled on a router. In standard mode it is inactive while you "
+    "are disconnected: run `portcullisctl disconnect` to use the internet without the VPN."
+)
+
+
+def is_kill_switch(name: str) -> bool:
+    """Whether `name` is a word people use for the kill switch itself."""
+    word = _folded(name)
+    return word in _KILL_SWITCH or any(part in word for part in _KILL_SWITCH_WORDS)
+
+
+def change(settings: Settings, name: str, value: str) -> tuple[Settings, str]:
+    """`settings` with one changed, and the option's own name.
+
+    Raises SettingError: `kill_switch` for tries to disable it, `unknown_setting`,
+    `invalid_value`. Setting the kill switch to *on* changes nothing and is no error.
+    """
+    option = canonical(name)
+    if option == "at_all_times":
+        try:
+            wanted = Mode.AT_ALL_TIMES if _boolean(value) else Mode.STANDARD
+        except ValueError as error:
+            raise SettingError("invalid_value", f"{name} {error}, not {_shown(value)}") from None
+        return settings._replace(mode=wanted), "mode"
+    if option == "kill_switch":
+        word = _folded(value)
+        if word in ("alltimes", "atalltimes", "always", "standard"):
+            standing = "standard" if word == "standard" else "at_all_times"
+            return settings._replace(mode=Mode(standing)), "mode"
+        if value.strip().lower() in _TRUE and not _folded(name).startswith(("disab", "off")):
+            return settings, ""
+        raise SettingError("kill_switch", REFUSAL)
+    if option not in _PARSERS:
+        known = ", ".join(_PARSERS)
+        raise SettingError("unknown_setting", f"There is no setting {_shown(name)}. Known: {known}")
+    try:
+        parsed = _PARSERS[option](value)
+    except ValueError as error:
+        raise SettingError("invalid_value", f"{option} {error}, not {_shown(value)}") from None
+    return settings._replace(**{option: parsed}), option
+
+
+def canonical(name: str) -> str:
+    """An option's own name for any that a person might use; unknown ones as they are."""
+    word = _folded(name)
+    if word in _ALIASES:
+        return _ALIASES[word]
+    if name not in _PARSERS and is_kill_switch(name):
+        return "kill_switch"
+    return name
+
+
+def read(values: dict[str, Any]) -> tuple[Settings, tuple[str, ...]]:
+    """Settings from the options of UCI's section, and one sentence for each that is wrong.
+
+    A missing option has its default; an invalid one its closed meaning.
+    """
+    settings, problems = DEFAULT, []
+    for option, value in values.items():
+        if option.startswith("."):
+            continue
+        if option not in _PARSERS:
+            reason = REFUSAL if is_kill_switch(option) else "there is no such option"
+            problems.append(f"{CONFIG}.{SECTION}.{_shown(option)} is ignored: {reason}")
+            continue
+        text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        try:
+            settings = settings._replace(**{option: _PARSERS[option](text)})
+        except ValueError as error:
+            settings = settings._replace(**{option: getattr(CLOSED, option)})
+            problems.append(f"{CONFIG}.{SECTION}.{option} {error}, not {_shown(text)}")
+    return settings, tuple(problems)
+
+
+def uci_value(settings: Settings, option: str) -> str | list[str]:
+    """An option's value as UCI stores it."""
+    value = getattr(settings, option)
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    if isinstance(value, Mode):
+        return value.value
+    return list(value)
+
+
+def _folded(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def _shown(value: str) -> str:
+    text = value if len(value) <= 60 else value[:57] + "..."
+    return ascii(text)

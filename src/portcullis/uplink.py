@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The way to the internet as the kernel has it: default routes and own addresses."""
+
+from __future__ import annotations
+
+from socket import AF_INET, AF_INET6
+from typing import NamedTuple
+
+from portcullis.netlink import IPRoute, carries, default_routes
+from portcullis.policy import TUNNEL
+
+
+class Uplink(NamedTuple):
+    """`families`: 4 and 6 where a default route leaves by a device with a carrier that is not
+    in `protected`; `gateways`: devices of all default routes; `addresses`: the router's own."""
+
+    families: frozenset[int] = frozenset()
+    gateways: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+def read(protected: tuple[str, ...]) -> Uplink:
+    """Raises NetlinkError or OSError."""
+    with IPRoute() as ip:
+        links = {link["index"]: link for link in list(ip.get_links())}
+        names = {index: str(link.get_attr("IFLA_IFNAME")) for index, link in links.items()}
+        families, gateways = set(), set()
+        for version, family in ((4, AF_INET), (6, AF_INET6)):
+            for index in default_routes(ip, family) & links.keys():
+                if names[index] == TUNNEL:
+                    continue
+                gateways.add(names[index])
+                if names[index] not in protected and carries(links[index]):
+                    families.add(version)
+        addresses = [
+            str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
+            for message in list(ip.get_addr(family=AF_INET)) + list(ip.get_addr(family=AF_INET6))
+            if names.get(message["index"]) != TUNNEL
+        ]
+    return Uplink(frozenset(families), tuple(sorted(gateways)), tuple(addresses))

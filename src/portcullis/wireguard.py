@@ -1,0 +1,337 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The WireGuard driver: device `pc0`, by the kernel's module or else by wireguard-go.
+
+Both are set through their own interface, generic netlink and the configuration socket, each
+with a whole configuration in one go. Setting the peers anew forgets the old session, so every
+`start` begins a handshake at once instead of waiting for WireGuard's five seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import time
+from base64 import b64encode
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
+
+from portcullis.driver import DriverError, Reading
+from portcullis.netlink import IPRoute, NetlinkError, WireGuardSocket, link_named, wgmsg
+from portcullis.policy import MARK, TUNNEL, Socket
+from portcullis.profile import Peer, Profile
+
+MTU = 1420
+"""Room for WireGuard's 80 octets in 1500 (wg-quick's default)."""
+
+_OVERHEAD = 80
+_SOCKET = Path("/var/run/wireguard") / f"{TUNNEL}.sock"
+# The far side configures nothing here: no addresses of its choice, no routes (K6).
+_IPV6_OPTIONS = (("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_redirects", "0"))
+_SET_DEVICE, _REPLACE_PEERS, _REPLACE_ALLOWED = 1, 1, 2
+_ALLOWED_PER_MESSAGE = 1000
+_EOPNOTSUPP, _EEXIST, _EACCES = 95, 17, 13
+_APPEARS_WITHIN, _GOES_WITHIN = 1.0, 0.3
+
+
+class _Backend(Protocol):
+    def configure(self, profile: Profile, endpoints: tuple[Socket | None, ...]) -> None: ...
+
+    def reading(self) -> Reading | None: ...
+
+
+class WireGuard:
+    """`watch` and `unwatch` are given the descriptor that tells of wireguard-go's end."""
+
+    def __init__(self, watch: Callable[[int], None], unwatch: Callable[[int], None]) -> None:
+        self._watch, self._unwatch = watch, unwatch
+        self._backend: _Backend | None = None
+        self._profile: Profile | None = None
+        self._process: tuple[int, int] | None = None
+
+    @property
+    def implementation(self) -> str:
+        """Who does the work: `kernel`, `wireguard-go`, or nothing yet."""
+        return "" if self._backend is None else _NAMES[type(self._backend)]
+
+    def start(self, profile: Profile, endpoints: tuple[Socket | None, ...]) -> None:
+        try:
+            with IPRoute() as ip:
+                link = link_named(ip, TUNNEL)
+                fresh = link is None or self._backend is None or profile != self._profile
+                if fresh:
+                    self._remove(ip)
+                    self._backend = self._create(ip)
+                assert self._backend is not None
+                self._backend.configure(profile, endpoints)
+                self._profile = profile
+                if fresh:
+                    _address(ip, profile, endpoints)
+        except (NetlinkError, OSError) as error:
+            self._abandon()
+            raise DriverError(f"WireGuard device {TUNNEL}: {error}") from None
+        except DriverError:
+            self._abandon()
+            raise
+
+    def reading(self) -> Reading | None:
+        if self._backend is None:
+            return None
+        try:
+            return self._backend.reading()
+        except (NetlinkError, OSError, ValueError):
+            return None
+
+    def stop(self) -> None:
+        try:
+            with IPRoute() as ip:
+                self._remove(ip)
+        except (NetlinkError, OSError) as error:
+            raise DriverError(f"WireGuard device {TUNNEL} cannot be removed: {error}") from None
+
+    def reap(self) -> None:
+        """Collect wireguard-go where it has ended; to be called when its descriptor is ready."""
+        if self._process is None:
+            return
+        pid, descriptor = self._process
+        try:
+            ended, _ = os.waitpid(pid, os.WNOHANG)
+        except ChildProcessError:  # the bus library reaps every child
+            ended = pid
+        if ended:
+            self._unwatch(descriptor)
+            os.close(descriptor)
+            self._process = None
+
+    def _create(self, ip: IPRoute) -> _Backend:
+        try:
+            ip.link("add", ifname=TUNNEL, kind="wireguard")
+            return _Kernel()
+        except NetlinkError as error:
+            if error.code != _EOPNOTSUPP:
+                raise
+        program = shutil.which("wireguard-go")
+        if program is None:
+            raise DriverError(
+                "this kernel has no WireGuard (package kmod-wireguard) and there is no"
+                " wireguard-go",
+                curable=False,
+            )
+        _SOCKET.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _SOCKET.unlink(missing_ok=True)
+        null = (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0)
+        pid = os.posix_spawn(
+            program,
+            [program, "-f", TUNNEL],
+            {**os.environ, "LOG_LEVEL": "error", "WG_PROCESS_FOREGROUND": "1"},
+            file_actions=[null, (os.POSIX_SPAWN_DUP2, 2, 1)],
+            setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
+        )
+        descriptor = os.pidfd_open(pid)
+        self._process = pid, descriptor
+        self._watch(descriptor)
+        deadline = time.monotonic() + _APPEARS_WITHIN
+        while not (_SOCKET.exists() and link_named(ip, TUNNEL)):
+            if time.monotonic() > deadline or self._ended(pid):
+                raise DriverError("wireguard-go did not bring its device up")
+            time.sleep(0.002)
+        return _Userspace()
+
+    def _ended(self, pid: int) -> bool:
+        self.reap()
+        return self._process is None or self._process[0] != pid
+
+    def _remove(self, ip: IPRoute) -> None:
+        """Whoever made the device. A wireguard-go ends when its device goes, and the device
+        goes when it ends; asked first, it does not complain of the loss."""
+        self._backend = self._profile = None
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self._process[0], signal.SIGTERM)
+            self._await_absence(ip, _GOES_WITHIN)
+        if link := link_named(ip, TUNNEL):
+            ip.link("del", index=link["index"])
+            if not self._await_absence(ip, _GOES_WITHIN):
+                raise DriverError(f"{TUNNEL} does not go away")
+
+    @staticmethod
+    def _await_absence(ip: IPRoute, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while link_named(ip, TUNNEL):
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def _abandon(self) -> None:
+        try:
+            self.stop()
+        except DriverError:
+            self._backend = self._profile = None
+
+
+class _Kernel:
+    """The kernel's module, by generic netlink.
+
+    The messages are pyroute2's, the flags are set here: 0.7.9's own `set` cannot add a peer.
+    """
+
+    def configure(self, profile: Profile, endpoints: tuple[Socket | None, ...]) -> None:
+        first: list[Any] = [
+            ["WGDEVICE_A_IFNAME", TUNNEL],
+            ["WGDEVICE_A_PRIVATE_KEY", b64encode(profile.private_key)],
+            ["WGDEVICE_A_LISTEN_PORT", profile.listen_port or 0],
+            ["WGDEVICE_A_FWMARK", MARK],
+            ["WGDEVICE_A_FLAGS", _REPLACE_PEERS],
+        ]
+        with WireGuardSocket() as wireguard:
+            _request(wireguard, first)
+            for peer, endpoint in zip(profile.peers, endpoints, strict=True):
+                for attributes in _peer_messages(peer, endpoint):
+                    device = [["WGDEVICE_A_IFNAME", TUNNEL]]
+                    _request(wireguard, [*device, ["WGDEVICE_A_PEERS", [{"attrs": attributes}]]])
+
+    def reading(self) -> Reading | None:
+        handshake, received, sent = 0.0, 0, 0
+        with WireGuardSocket() as wireguard:
+            for message in list(wireguard.info(TUNNEL)):
+                for peer in message.get_attr("WGDEVICE_A_PEERS") or ():
+                    newest = peer.get_attr("WGPEER_A_LAST_HANDSHAKE_TIME")
+                    seconds = newest["tv_sec"] + newest["tv_nsec"] / 1e9
+                    handshake = max(handshake, seconds)
+                    received += peer.get_attr("WGPEER_A_RX_BYTES")
+                    sent += peer.get_attr("WGPEER_A_TX_BYTES")
+        return Reading(handshake, received, sent)
+
+
+class _Userspace:
+    """wireguard-go, by its configuration socket (the cross-platform interface)."""
+
+    def configure(self, profile: Profile, endpoints: tuple[Socket | None, ...]) -> None:
+        lines = [
+            "set=1",
+            f"private_key={profile.private_key.hex()}",
+            f"listen_port={profile.listen_port or 0}",
+            f"fwmark={MARK}",
+            "replace_peers=true",
+        ]
+        for peer, endpoint in zip(profile.peers, endpoints, strict=True):
+            lines += [f"public_key={peer.public_key.hex()}", "replace_allowed_ips=true"]
+            if peer.preshared_key:
+                lines.append(f"preshared_key={peer.preshared_key.hex()}")
+            if endpoint:
+                host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
+                lines.append(f"endpoint={host}:{endpoint.port}")
+            lines.append(f"persistent_keepalive_interval={peer.keepalive}")
+            lines += [f"allowed_ip={network}" for network in peer.allowed_ips]
+        answer = self._ask("\n".join(lines))
+        if answer.get("errno", ["0"]) != ["0"]:
+            raise OSError(f"wireguard-go refused the configuration (errno {answer['errno'][0]})")
+
+    def reading(self) -> Reading | None:
+        answer = self._ask("get=1")
+        seconds = map(int, answer.get("last_handshake_time_sec", ["0"]))
+        fractions = map(int, answer.get("last_handshake_time_nsec", ["0"]))
+        newest = max(s + n / 1e9 for s, n in zip(seconds, fractions, strict=True))
+        received, sent = (sum(map(int, answer.get(k, ()))) for k in ("rx_bytes", "tx_bytes"))
+        return Reading(newest, received, sent)
+
+    @staticmethod
+    def _ask(request: str) -> dict[str, list[str]]:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(1.0)
+            connection.connect(str(_SOCKET))
+            connection.sendall(f"{request}\n\n".encode())
+            text = b""
+            while not text.endswith(b"\n\n"):
+                more = connection.recv(65536)
+                if not more:
+                    raise OSError("wireguard-go hung up")
+                text += more
+        found: dict[str, list[str]] = {}
+        for line in text.decode().splitlines():
+            key, _, value = line.partition("=")
+            found.setdefault(key, []).append(value)
+        return found
+
+
+_NAMES: dict[type, str] = {_Kernel: "kernel", _Userspace: "wireguard-go"}
+
+
+def _request(wireguard: Any, attributes: list[Any]) -> None:
+    message = wgmsg()
+    message["cmd"], message["version"] = _SET_DEVICE, 1
+    message["attrs"] = attributes
+    flags = NLM_F_REQUEST | NLM_F_ACK
+    list(wireguard.nlm_request(message, msg_type=wireguard.prid, msg_flags=flags))
+
+
+def _peer_messages(peer: Peer, endpoint: Socket | None) -> list[list[Any]]:
+    """A peer's attributes; its AllowedIPs split, because one message holds only 64 KiB."""
+    key = ["WGPEER_A_PUBLIC_KEY", b64encode(peer.public_key)]
+    attributes: list[Any] = [key, ["WGPEER_A_FLAGS", _REPLACE_ALLOWED]]
+    if peer.preshared_key:
+        attributes.append(["WGPEER_A_PRESHARED_KEY", b64encode(peer.preshared_key)])
+    if endpoint:
+        where = {"addr": endpoint.address, "port": endpoint.port}
+        attributes.append(["WGPEER_A_ENDPOINT", where])
+    attributes.append(["WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL", peer.keepalive])
+    allowed = [
+        {
+            "attrs": [
+                ["WGALLOWEDIP_A_FAMILY", socket.AF_INET if n.version == 4 else socket.AF_INET6],
+                ["WGALLOWEDIP_A_IPADDR", n.network_address.packed],
+                ["WGALLOWEDIP_A_CIDR_MASK", n.prefixlen],
+            ]
+        }
+        for n in peer.allowed_ips
+    ]
+    messages = []
+    for start in range(0, len(allowed), _ALLOWED_PER_MESSAGE):
+        part = allowed[start : start + _ALLOWED_PER_MESSAGE]
+        messages.append([*attributes, ["WGPEER_A_ALLOWEDIPS", part]])
+        attributes = [key]
+    return messages
+
+
+def _address(ip: IPRoute, profile: Profile, endpoints: tuple[Socket | None, ...]) -> None:
+    """Addresses as hosts, so that they bring no route of their own; MTU; up."""
+    link = link_named(ip, TUNNEL)
+    if link is None:
+        raise DriverError(f"{TUNNEL} vanished while it was set up")
+    index = link["index"]
+    for address in profile.addresses:
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        length = address.ip.max_prefixlen
+        try:
+            ip.addr("add", index=index, family=family, address=str(address.ip), prefixlen=length)
+        except NetlinkError as error:
+            # Where the owner switched IPv6 off, the tunnel goes without it, as all else does.
+            if error.code != _EEXIST and not (address.version == 6 and error.code == _EACCES):
+                raise
+    for option, value in _IPV6_OPTIONS:
+        path = Path(f"/proc/sys/net/ipv6/conf/{TUNNEL}/{option}")
+        if path.exists():
+            path.write_text(value)
+    ip.link("set", index=index, mtu=profile.mtu or _path_mtu(ip, profile, endpoints))
+    ip.link("set", index=index, state="up")
+
+
+def _path_mtu(ip: IPRoute, profile: Profile, endpoints: tuple[Socket | None, ...]) -> int:
+    """What the way to the endpoint leaves to the tunnel (PPPoE has 1492), at most `MTU`."""
+    least = 1280 if any(address.version == 6 for address in profile.addresses) else 576
+    room = MTU
+    for endpoint in filter(None, endpoints):
+        family = socket.AF_INET6 if ":" in endpoint.address else socket.AF_INET
+        try:
+            (route, *_) = list(ip.route("get", family=family, dst=endpoint.address, mark=MARK))
+            (device, *_) = list(ip.get_links(route.get_attr("RTA_OIF")))
+        except (NetlinkError, ValueError):
+            continue
+        room = min(room, device.get_attr("IFLA_MTU") - _OVERHEAD)
+    return max(room, least)

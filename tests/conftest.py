@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Every test runs in private namespaces: nothing is left behind, and no root is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from router.appliance import Appliance
+from router.isolation import is_isolated, isolate
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not is_isolated():
+        capture = config.pluginmanager.getplugin("capturemanager")
+        capture.stop_global_capturing()
+        isolate()
+
+
+@pytest.fixture
+def appliance() -> Iterator[Appliance]:
+    """A router with Portcullis running on it, freshly installed, two profiles in its folder."""
+    with Appliance() as found:
+        found.start()
+        yield found

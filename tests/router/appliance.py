@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Portcullis on the virtual router: the bus, OpenWrt's services on it, and the daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import addresses as at
+from .standin.bus import Bus
+from .topology import VirtualRouter
+
+SOURCE = Path(__file__).resolve().parents[2] / "src"
+DEFAULT_CONFIG = SOURCE.parent / "files/etc/config/portcullis"
+PATIENCE = 20.0
+
+_FIREWALL = """
+config zone 'lan'
+	option name 'lan'
+	list network 'lan'
+	option input 'ACCEPT'
+	option output 'ACCEPT'
+	option forward 'ACCEPT'
+
+config zone 'guest'
+	option name 'guest'
+	list network 'guest'
+	option input 'REJECT'
+	option output 'ACCEPT'
+	option forward 'REJECT'
+
+config zone 'wan'
+	option name 'wan'
+	list network 'wan'
+	list network 'wan6'
+	option input 'REJECT'
+	option output 'ACCEPT'
+	option forward 'DROP'
+	option masq '1'
+	option mtu_fix '1'
+
+config zone 'portcullis'
+	option name 'vpn'
+	list device 'pc0'
+	option input 'REJECT'
+	option output 'ACCEPT'
+	option forward 'REJECT'
+	option masq '1'
+	option masq6 '1'
+	option mtu_fix '1'
+"""
+_FORWARDINGS = "".join(
+    f"\nconfig forwarding\n\toption src '{source}'\n\toption dest '{to}'\n"
+    for source in ("lan", "guest")
+    for to in ("wan", "vpn")
+)
+
+
+class Appliance:
+    """A router with Portcullis on it, off until `start`. Use inside `with`.
+
+    `world` is the router and what is around it, `home` the daemon's /etc/portcullis.
+    """
+
+    def __init__(self, *, config: str | None = None, **options: Any) -> None:
+        self.world = VirtualRouter(**options)
+        self._config = DEFAULT_CONFIG.read_text() if config is None else config
+        self.daemon: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Appliance:
+        with ExitStack() as undo:
+            undo.enter_context(self.world)
+            state = self.world.state
+            self.home, self.run_dir, self.log = state / "home", state / "run", state / "core.log"
+            (self.home / "profiles").mkdir(parents=True)
+            self.bus = Bus(
+                state / "bus",
+                interfaces=interfaces(),
+                services={"dnsmasq": self.world.dnsmasq.pidfile},
+            )
+            (self.bus.config_dir / "portcullis").write_text(self._config)
+            (self.bus.config_dir / "firewall").write_text(_FIREWALL + _FORWARDINGS)
+            for server in self.world.vpn_servers:
+                self.add_profile(server.name, server.profile())
+            undo.callback(self.bus.stop)
+            self.bus.start()
+            undo.callback(self._end)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None and self.log.exists():
+            sys.stderr.write(f"--- the daemon's log\n{self.log.read_text()[-8000:]}\n")
+        self._undo.close()
+
+    def add_profile(self, name: str, text: str) -> Path:
+        path = self.home / "profiles" / f"{name}.conf"
+        path.write_text(text)
+        return path
+
+    # The daemon
+
+    def start(self, *, wait: bool = True, environment: Mapping[str, str] | None = None) -> None:
+        """Start the daemon; it answers on the bus when this returns, unless told not to wait."""
+        command = [
+            *(sys.executable, "-m", "portcullis", "--debug", "--ubus", str(self.bus.socket)),
+            *("--home", str(self.home), "--run", str(self.run_dir)),
+        ]
+        with self.log.open("ab") as log:
+            self.daemon = self.world.router.popen(
+                command,
+                env={**self.environment(), **(environment or {})},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        if wait:
+            self.until(self.answers, "the daemon answers")
+
+    def stop(self) -> None:
+        """As procd ends a service: SIGTERM, and SIGKILL five seconds later."""
+        assert self.daemon
+        self.daemon.terminate()
+        try:
+            self.daemon.wait(5)
+        except subprocess.TimeoutExpired:
+            self.daemon.kill()
+            self.daemon.wait()
+            raise AssertionError("the daemon does not end at SIGTERM") from None
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.daemon
+        self.daemon.kill()
+        self.daemon.wait()
+
+    def environment(self) -> dict[str, str]:
+        found = self.bus.environment()
+        found["PYTHONPATH"] = os.pathsep.join(
+            [str(SOURCE), *([found["PYTHONPATH"]] if found.get("PYTHONPATH") else [])]
+        )
+        return found
+
+    def ctl(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run portcullisctl on the router."""
+        command = [sys.executable, "-m", "portcullis.ctl", "--ubus", str(self.bus.socket)]
+        return self.world.router.run(
+            [*command, *arguments], check=check, env=self.environment(), timeout=60
+        )
+
+    def call(self, method: str, **arguments: Any) -> dict[str, Any]:
+        """Call the daemon's ubus object."""
+        (answer,) = self.bus.call("portcullis", method, arguments)
+        return answer
+
+    def status(self) -> dict[str, Any]:
+        return self.call("status")
+
+    @property
+    def state(self) -> str:
+        return str(self.status()["state"])
+
+    def answers(self) -> bool:
+        try:
+            self.status()
+        except (OSError, RuntimeError):
+            assert self.daemon
+            assert self.daemon.poll() is None, f"the daemon died:\n{self.log.read_text()[-4000:]}"
+            return False
+        return True
+
+    def until(self, done: Callable[[], object], what: str, patience: float = PATIENCE) -> float:
+        """Wait until `done()` holds; the seconds it took."""
+        began = time.monotonic()
+        while not done():
+            if time.monotonic() - began > patience:
+                raise AssertionError(f"not within {patience:.0f} s: {what}")
+            time.sleep(0.01)
+        return time.monotonic() - began
+
+    def until_state(self, *states: str, patience: float = PATIENCE) -> float:
+        """Wait for one of `states`; the seconds it took."""
+        return self.until(lambda: self.state in states, f"state {' or '.join(states)}", patience)
+
+    def connect(self, profile: str = "vpn1") -> None:
+        answer = self.call("connect", profile=profile)
+        assert answer["ok"], answer
+        self.until_state("connected")
+
+    def disconnect(self) -> None:
+        answer = self.call("disconnect")
+        assert answer["ok"], answer
+        self.until_state("not_connected")
+
+    def _end(self) -> None:
+        if self.daemon and self.daemon.poll() is None:
+            self.daemon.send_signal(signal.SIGKILL)
+            self.daemon.wait()
+
+
+def interfaces() -> dict[str, Any]:
+    """What netifd's `network.interface dump` says of the virtual router."""
+    empty = ("dns-server", "dns-search", "neighbors", "ipv6-prefix", "ipv6-prefix-assignment")
+
+    def one(name: str, device: str, v4: list[str], v6: list[str], gateways: list[str]) -> Any:
+        return {
+            **dict.fromkeys(empty, []),
+            **{"interface": name, "up": True, "pending": False, "available": True},
+            **{"autostart": True, "dynamic": False, "uptime": 35, "proto": "static"},
+            **{"l3_device": device, "device": device, "metric": 0, "dns_metric": 0},
+            "ipv4-address": [{"address": a, "mask": 24} for a in v4],
+            "ipv6-address": [{"address": a, "mask": 64} for a in v6],
+            "route": [
+                {"target": "::" if ":" in g else "0.0.0.0", "mask": 0, "nexthop": g, "source": ""}
+                for g in gateways
+            ],
+            "inactive": {**dict.fromkeys(empty, []), "route": []},
+            "data": {},
+        }
+
+    lan, guest, wan = at.ROUTER_LAN, at.ROUTER_GUEST, at.ROUTER_WAN
+    return {
+        "interface": [
+            one("lan", at.LAN_BRIDGE, [lan.v4], [lan.v6, lan.ula], []),
+            one("guest", at.GUEST_BRIDGE, [guest.v4], [guest.v6], []),
+            one("wan", at.WAN_DEVICE, [wan.v4], [], [at.ISP.v4]),
+            one("wan6", at.WAN_DEVICE, [], [wan.v6], [at.ISP.v6]),
+        ]
+    }
+
+
