@@ -8,14 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from . import addresses as at
 from .standin.bus import Bus
+from .standin.context import Call, Context
+from .standin.wire import decode
 from .topology import VirtualRouter
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
@@ -204,6 +206,27 @@ class Appliance:
         answer = self.call("disconnect")
         assert answer["ok"], answer
         self.until_state("not_connected")
+
+    @contextmanager
+    def events(self) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        """Inside, calling it gives the events `portcullis.state` broadcast so far."""
+        context = Context(str(self.bus.socket))
+        seen: list[dict[str, Any]] = []
+
+        def note(_call: Call, data: bytes) -> int:
+            seen.append(decode(data))
+            return 0
+
+        def gather() -> list[dict[str, Any]]:
+            context.handle_data()
+            return seen
+
+        try:
+            status, _ = context.listen("portcullis.state", note)
+            assert not status
+            yield gather
+        finally:
+            context.close()
 
     def _end(self) -> None:
         if self.daemon and self.daemon.poll() is None:

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Leak tests as contract.md says: probes from everywhere, a capture behind the WAN, a positive
+control in the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from . import addresses as at
+from .appliance import Appliance
+from .judge import Allowed, Endpoint
+from .measurement import BatchResult, lan_probes, measure, router_probes
+from .probe import Probe, opened
+from .probes import PacketSocket
+
+ALLOWED = Allowed.of(*(Endpoint(a) for host in at.VPN_SERVERS for a in host.addresses))
+"""The tunnels' own datagrams, and what keeps the line up."""
+
+
+def every_probe(appliance: Appliance) -> list[Probe]:
+    """From LAN, guest and router. Frames written to the device itself pass every filter (README,
+    known issues), so that class is left out."""
+    world = appliance.world
+    found = (*lan_probes(world), *router_probes(world))
+    return [probe for probe in found if not isinstance(probe, PacketSocket)]
+
+
+@contextmanager
+def proven(appliance: Appliance) -> Iterator[Sequence[Probe]]:
+    """Every probe, its held flows open, each seen by the capture while the kill switch is
+    inactive: the positive control."""
+    probes = every_probe(appliance)
+    assert not appliance.status()["kill_switch"]["active"]
+    with opened(probes):
+        control = measure(appliance.world, probes, ALLOWED)
+        assert not control.unseen(), f"no positive control: {control}"
+        yield probes
+
+
+def leaks(appliance: Appliance, probes: Sequence[Probe], count: int = 3) -> BatchResult:
+    """Measure where nothing may leak; asserts that nothing does."""
+    result = measure(appliance.world, probes, ALLOWED, count=count)
+    assert not result.leaks, f"leaked: {result}"
+    assert result.sent >= len(probes)
+    return result
