@@ -53,12 +53,14 @@ class Link(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """Everything the kernel has to be told, and nothing else."""
+    """Everything the kernel has to be told, and nothing else. While the link is not `flowing`
+    the router alone may use it, to bring it up: devices are told no at once (K15)."""
 
     released: bool = False
     lan_access: bool = False
     networks: tuple[Network, ...] = ()
     link: Link | None = None
+    flowing: bool = False
     endpoints: tuple[Socket, ...] = ()
     bootstrap: tuple[Socket, ...] = ()
 
@@ -70,7 +72,7 @@ class Policy(NamedTuple):
     @property
     def resolvers(self) -> tuple[str, ...]:
         """Resolvers that plain DNS is sent to while the block is active."""
-        return self.link.resolvers if self.link and not self.released else ()
+        return self.link.resolvers if self.link and self.flowing and not self.released else ()
 
     def flow_key(self) -> tuple[object, ...]:
         """Flows begun under another key must not live on (K3, K12)."""
@@ -91,8 +93,8 @@ def decide(
 ) -> Policy:
     """The policy of a state. Total: every combination of arguments has one.
 
-    A tunnel that is being taken down carries nothing any more, so its link is left out then;
-    the endpoint stays pinned as long as the driver may still have to talk to it.
+    A tunnel that is being taken down carries nothing any more, so its link is left out. While
+    reconnecting it stays open to devices: a lost handshake must not break their connections.
     """
     going = state in (State.NOT_CONNECTED, State.DISCONNECTING)
     return Policy(
@@ -100,6 +102,7 @@ def decide(
         lan_access=lan_access,
         networks=networks,
         link=None if going else link,
+        flowing=link is not None and state in (State.CONNECTED, State.RECONNECTING),
         endpoints=() if going else endpoints,
         bootstrap=() if going else bootstrap,
     )

@@ -209,7 +209,7 @@ def elements(policy: Policy) -> Elements:
     for one, other in product(policy.devices, repeat=2):
         if policy.lan_access:
             filled["forwards"].add(f'"{one}" . "{other}" : goto to_local')
-    for device in policy.devices if link else ():
+    for device in policy.devices if link and policy.flowing else ():
         filled["forwards"].add(f'"{device}" . "{TUNNEL}" : goto to_tunnel')
         filled["forwards"].add(f'"{TUNNEL}" . "{device}" : goto from_tunnel')
     for version in (4, 6):

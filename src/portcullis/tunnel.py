@@ -83,6 +83,7 @@ class Tunnel:
         self._lookup: Lookup | None = None
         self._health: Health | None = None
         self._order: tuple[str, ...] = ()
+        self._dialled = False
         self._position = self._tries = self._rounds = 0
         self._problems: dict[str, str] = {}
         self._resolved: dict[str, tuple[str, ...]] = {}
@@ -108,15 +109,10 @@ class Tunnel:
     def stop(self) -> None:
         """Take the tunnel down; tells of it by `tunnel_down`, in a later turn of the loop."""
         self._rest()
-        self.profile, self.link, self.endpoints, self.bootstrap = None, None, (), ()
         self.attempt = 0
-        try:
-            self._driver.stop()
-        except DriverError as error:
-            reason = str(error)
-            self._loop.after(0, lambda: self._core.happen(Event.DRIVER_FAILED, reason))
-        else:
-            self._loop.after(0, lambda: self._core.happen(Event.TUNNEL_DOWN, ""))
+        failure = self._take_down()
+        event = Event.DRIVER_FAILED if failure else Event.TUNNEL_DOWN
+        self._loop.after(0, lambda: self._core.happen(event, failure))
 
     def close(self) -> None:
         """Stop doing anything, and leave the device as it is."""
@@ -127,10 +123,20 @@ class Tunnel:
         if self._health is not None and self._driver.reading() is None:
             self._lost("the tunnel's device is gone")
 
+    def _take_down(self) -> str:
+        """Nothing is up, pinned or asked any more; what went wrong, or empty."""
+        self.profile, self.link, self.endpoints, self.bootstrap = None, None, (), ()
+        try:
+            self._driver.stop()
+        except DriverError as error:
+            return str(error)
+        return ""
+
     def _begin_round(self, order: tuple[str, ...]) -> None:
         self._rest()
         self._order, self._position, self._tries = order, 0, 0
         self._problems, self._resolved = {}, {}
+        self._dialled = False
         self._attempt()
 
     def _rest(self) -> None:
@@ -199,7 +205,7 @@ class Tunnel:
             self._attempt()
         else:
             self._problems[name] = f"profile {name}: the address of {host} is not known: {reason}"
-            self._tried()
+            self._tried(wait=0.0)
 
     def _connect(self, profile: Profile) -> None:
         try:
@@ -210,6 +216,7 @@ class Tunnel:
             return
         self.profile, self.link = profile, link
         self.endpoints = tuple(dict.fromkeys(peer for peer in peers if peer))
+        self._dialled = True
         if not self._core.enforce():
             return
         try:
@@ -217,7 +224,7 @@ class Tunnel:
         except DriverError as error:
             self._problems[profile.name] = str(error)
             if error.curable:
-                self._tried()
+                self._tried(wait=self._pace.window)
             else:
                 self._core.happen(Event.DRIVER_FAILED, str(error))
             return
@@ -292,7 +299,7 @@ class Tunnel:
             where = f"{server.address} port {server.port}" if server else "its server"
             name = self.profile.name
             self._problems[name] = f"profile {name}: no answer from {where}"
-            self._tried()
+            self._tried(wait=0.0)
         else:
             self._later(self._pace.poll, lambda: self._await_handshake(deadline))
 
@@ -330,18 +337,14 @@ class Tunnel:
         self._rest()
         self._core.happen(Event.TUNNEL_LOST, reason)
 
-    def _tried(self) -> None:
-        """One try of the present profile is over, in vain."""
+    def _tried(self, wait: float) -> None:
+        """One try of the present profile is over, in vain; what took no time has to wait."""
         self._tries += 1
         first = self._rounds == 0 and self._position == 0
         if self._tries < (self._pace.tries if first else self._pace.tries_later):
-            # A failure that took no time must not spin.
-            self._later(0 if self._problems_took_time() else self._pace.window, self._attempt)
+            self._later(wait, self._attempt)
         else:
             self._next_profile()
-
-    def _problems_took_time(self) -> bool:
-        return bool(self.endpoints) and self._driver.reading() is not None
 
     def _skip(self, name: str, reason: str) -> None:
         """The present profile cannot work, however often it is tried."""
@@ -355,6 +358,8 @@ class Tunnel:
 
     def _exhausted(self) -> None:
         self._rounds += 1
+        if not self._dialled:
+            self._take_down()  # an earlier tunnel is none of these profiles'
         reason = "; ".join(self._problems.values()) or "there is no profile to connect with"
         wait = min(self._pace.wait * 2 ** (self._rounds - 1), self._pace.wait_most)
         wait *= random.uniform(0.75, 1.25)

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""K3: flows that existed before the kill switch became active end at once."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from router.appliance import Appliance
+from router.capture import Capture
+from router.flood import Flood
+from router.judge import judge
+from router.leaktest import ALLOWED, leaks, proven
+
+FRIENDLY = ["198.51.100.7", "2001:db8:64::7"]
+
+
+@pytest.mark.parametrize("masquerade", [True, False], ids=["NATed", "un-NATed"])
+def test_connect_cuts_every_established_flow(masquerade: bool) -> None:
+    with Appliance(masquerade=masquerade) as appliance:
+        appliance.start()
+        with proven(appliance) as probes:
+            appliance.world.vpn1.blackhole()  # nothing can be excused by the tunnel
+            assert appliance.call("connect", profile="vpn1")["ok"]
+            result = leaks(appliance, probes)
+            assert not result.answered or all("router" in r.label for r in result.results)
+
+
+def test_nothing_leaves_under_a_flood_from_the_moment_connect_has_answered(
+    appliance: Appliance,
+) -> None:
+    world = appliance.world
+    with Flood(world.lana, FRIENDLY, rate=1000) as flood, Capture(world.isp, world.access) as wan:
+        before = flood.totals()
+        appliance.until(lambda: (flood.totals() - before).answered["new"] > 500, "a flood")
+        began = time.time()
+        assert appliance.call("connect", profile="vpn1")["ok"]
+        answered = time.time()
+        appliance.until_state("connected")
+        held = flood.totals()
+        appliance.until(lambda: (flood.totals() - held).answered["new"] > 500, "the tunnel's flood")
+    early = [frame for frame in wan.frames if frame.time < began]
+    late = [frame for frame in wan.frames if frame.time > answered]
+    assert len(judge(early, ALLOWED).leaks) > 500, "no positive control"
+    assert judge(late, ALLOWED).clean, str(judge(late, ALLOWED))
+
+
+def test_router_services_answer_the_lan_across_the_flip(appliance: Appliance) -> None:
+    """K14: what is cut is the way out, never the way to the router."""
+    world = appliance.world
+    question = ["dig", "+short", "+time=2", "+tries=1", "@192.168.1.1", "lana.lan"]
+    for _ in range(2):
+        assert world.lana.run(question).stdout.strip() == "192.168.1.10"
+        guest_question = [*question[:-2], "@192.168.2.1", question[-1]]
+        assert world.guest.run(guest_question).stdout.strip() == "192.168.1.10"
+        world.vpn1.blackhole()
+        appliance.call("connect", profile="vpn1")
+        assert world.lana.run(question).stdout.strip() == "192.168.1.10"
+        assert world.lana.run(["ping", "-c1", "-W2", "2001:db8:1::1"]).returncode == 0
+        appliance.disconnect()
