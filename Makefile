@@ -29,6 +29,6 @@ bench: .venv/ready
 clean:
 	rm -rf .venv .venv-old .pytest_cache .mypy_cache .ruff_cache
 
-.venv/ready: tests/setup.sh tests/requirements.txt
+.venv/ready: tests/setup.sh tests/requirements.txt openwrt-sdk.cfg
 	tests/setup.sh
 	touch $@

@@ -16,22 +16,23 @@ wireguard-go:wireguard-go
 wg:wireguard-tools
 dnsmasq:dnsmasq-base
 ping:iputils-ping
+dig:bind9-dnsutils
 shellcheck:shellcheck
 shfmt:shfmt
 "
 
 missing=
 for pair in $needed; do
-	PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
+	PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" > /dev/null || missing="$missing ${pair##*:}"
 done
-/usr/bin/python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+/usr/bin/python3 -c 'import ensurepip' 2> /dev/null || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
 	sudo=
 	[ "$(id -u)" = 0 ] || sudo=sudo
 	echo "installing:$missing"
 	$sudo apt-get update -qq
 	# shellcheck disable=SC2086 # a list of words
-	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -qq -y --no-install-recommends $missing >/dev/null
+	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -qq -y --no-install-recommends $missing > /dev/null
 fi
 
 venv() {
@@ -40,5 +41,6 @@ venv() {
 }
 
 venv .venv "$here/requirements.txt"
-sed 's/^pyroute2==.*/pyroute2==0.7.9/; /^mypy\|^ruff/d' "$here/requirements.txt" >"$top/.venv/old.txt"
+oldest=$(sed -n 's/^pyroute2 = //p' "$top/openwrt-sdk.cfg" | head -n 1)
+sed "s/^pyroute2==.*/pyroute2==$oldest/; /^mypy\\|^ruff/d" "$here/requirements.txt" > "$top/.venv/old.txt"
 venv .venv-old "$top/.venv/old.txt"

@@ -26,13 +26,13 @@ class Limits(NamedTuple):
     """Seconds. Dead is noticed within unanswered + probing + handshake + a poll under load,
     and within idle + probing + handshake + an idle poll otherwise."""
 
-    unanswered: float = 2.0
+    unanswered: float = 1.5
     unanswered_most: float = 12.0  # WireGuard answers one-way traffic every 10 s
     idle: float = 15.0
-    probing: float = 2.0
-    handshake: float = 2.5
-    poll: float = 1.0
-    poll_idle: float = 5.0
+    probing: float = 1.5
+    handshake: float = 2.0
+    poll: float = 0.5
+    poll_idle: float = 3.0
     poll_doubt: float = 0.25
     probe_every: float = 0.5
 

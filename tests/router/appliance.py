@@ -263,5 +263,3 @@ def interfaces() -> dict[str, Any]:
             one("wan6", at.WAN_DEVICE, [], [wan.v6], [at.ISP.v6]),
         ]
     }
-
-

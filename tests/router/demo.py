@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from . import addresses as at
 from .appliance import Appliance
+from .flood import Flood
 from .isolation import isolate
 from .judge import Allowed, Endpoint
 from .measurement import BatchResult, lan_probes, measure, router_probes
@@ -21,7 +23,7 @@ from .probes import PacketSocket
 
 _COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 _ALLOWED = Allowed.of(*(Endpoint(a) for host in at.VPN_SERVERS for a in host.addresses))
-_WIDTHS = (20, 14, 11, 8, 10, 12, 0)
+_WIDTHS = (19, 14, 13, 8, 11, 11, 0)
 _HEADINGS = ("state", "mode", "kill switch", "probes", "in tunnel", "outside", "")
 
 
@@ -57,7 +59,9 @@ def walk(appliance: Appliance) -> Tally:
     # Frames written to the device directly pass every filter; README, known issues.
     probes = [p for p in (*lan_probes(world), *router_probes(world)) if not _raw_frames(p)]
     with opened(probes):
-        _say(f"{len(probes)} kinds of probes (UDP, TCP, ICMP, DNS, fragments, odd protocols; v4 and")
+        _say(
+            f"{len(probes)} kinds of probes (UDP, TCP, ICMP, DNS, fragments, odd protocols; v4 and"
+        )
         _say("v6; new and established; from LAN, guest and router), 3 of each per row.\n")
         _line(*_HEADINGS, style="1")
 
@@ -74,9 +78,10 @@ def walk(appliance: Appliance) -> Tally:
             world.vpn1.unblackhole()
             took = appliance.until_state("connected")
             show("connected", mode, True, f"{took:.1f} s after the server's return")
-            world.vpn1.remove_client_key()
-            world.vpn1.blackhole()
-            took = appliance.until_state("reconnecting", patience=60)
+            with Flood(world.lana, list(at.FRIENDLY.addresses), rate=200):
+                world.vpn1.remove_client_key()
+                world.vpn1.blackhole()
+                took = appliance.until_state("reconnecting", patience=60)
             show("reconnecting", mode, True, f"loss noticed after {took:.1f} s")
             took = appliance.until_state("connection_failed", patience=90)
             show("connection_failed", mode, True, "account removed, every try was in vain")
@@ -170,7 +175,8 @@ def _keep(appliance: Appliance) -> None:
     arguments = f"-m portcullis.ctl --ubus {socket}"
     script.write_text(f'#!/bin/sh\nPYTHONPATH={paths} exec {sys.executable} {arguments} "$@"\n')
     script.chmod(0o755)
-    enter = f"nsenter -t {os.getpid()} -m -n" + (" -U" if os.environ.get("USER") != "root" else "")
+    mapped = Path("/proc/self/uid_map").read_text().split()[2] == "1"
+    enter = f"nsenter -t {os.getpid()} -m -n{' -U --preserve-credentials' if mapped else ''}"
     _say("\nThe router stays up until you press Ctrl-C. From another terminal:", "1")
     _say(f"  {enter} {script} status")
     _say(f"  {enter} {script} connect vpn2      (also: disconnect, get, set, profiles, monitor)")
