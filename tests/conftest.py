@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 from router.appliance import Appliance
@@ -23,3 +23,16 @@ def appliance() -> Iterator[Appliance]:
     with Appliance() as found:
         found.start()
         yield found
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    found = getattr(item, "funcargs", {}).get("appliance") or getattr(item, "funcargs", {}).get(
+        "idle"
+    )
+    if report.failed and found is not None and found.log.exists():
+        report.sections.append(("the daemon's log", found.log.read_text()[-6000:]))
+    return report

@@ -34,12 +34,16 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(format="portcullis: %(levelname)s: %(message)s")
     # Ours alone: libraries log whole messages, keys included.
     log.setLevel(logging.DEBUG if options.debug else logging.INFO)
-    loop = Loop(lambda error: log.error("internal error: %r", error, exc_info=error))
+    loop = Loop(lambda error: failed(error))
     # Before the bus: python-ubus takes over what is at its default, and swallows SIGTERM.
     loop.on_signal(signal.SIGTERM, loop.stop)
     loop.on_signal(signal.SIGINT, loop.stop)
     driver = WireGuard(lambda descriptor: loop.add(descriptor, reap), loop.remove)
     loop.on_signal(signal.SIGCHLD, driver.reap)
+
+    def failed(error: Exception) -> None:
+        log.error("internal error", exc_info=error)
+        core.recover(error)
 
     def reap() -> None:
         driver.reap()

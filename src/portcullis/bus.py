@@ -16,7 +16,7 @@ from typing import Any
 from portcullis.loop import Loop, Timer
 
 SOCKET = "/var/run/ubus/ubus.sock"
-_TIMEOUT_MS = 3000
+_TIMEOUT_MS = 2000
 _AGAIN_AFTER = 1.0
 _HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLRDHUP
 

@@ -93,7 +93,9 @@ class Core:
         self._flow_key: tuple[object, ...] | None = None
         self._released: bool | None = None
         self._repair: Timer | None = None
+        self._recovery: Timer | None = None
         self._look: Timer | None = None
+        self._look_not_before = 0.0
         self._started = self._block_failed = False
         self._unsaved: dict[str, Timer] = {}
         self.driver = driver
@@ -129,21 +131,33 @@ class Core:
     # Start and end.
 
     def start(self) -> None:
-        """Take up the remembered intent. Closed until the settings have been read."""
+        """Take up the remembered intent, closed until the settings have been read.
+
+        Closed comes before anything that may take long, such as asking services that hang.
+        Only where the owner is disconnected and a table stands, what stands may wait for the
+        settings: it is the last policy, and a restart must not cut the house off.
+        """
         self.intent, wrong = intent.read(self._paths.intent, (self._paths.endpoints,))
         self._fault("intent", wrong)
         self.faults["settings"] = "not read yet: closed settings hold"
+        self._read_uplink()
         try:
-            self.uplink = uplink.read(())
             remembered = networks.load(self._paths.networks.read_text(), self.uplink.gateways)
             self.surroundings = self.surroundings._replace(networks=remembered)
-        except (OSError, ValueError, NetlinkError) as error:
+        except (OSError, ValueError) as error:
             log.info("no remembered networks: %s", error)
-        self.bus.connect()
-        self._read_uplink()
-        self._started = True
+        self._started = self.intent.connected or not self._stands()
         connected = self.intent.connected
         self.happen(Event.START_CONNECTED if connected else Event.START_DISCONNECTED, "start")
+        self.bus.connect()
+        self._started = True
+        self.kernel_changed()
+
+    def _stands(self) -> bool:
+        try:
+            return self._packet_filter().stands()
+        except NftError:
+            return False
 
     def shutdown(self) -> None:
         """End without lifting anything: the filter, the guard and the intent stay."""
@@ -175,6 +189,18 @@ class Core:
         if not armed:
             self._block_fails()
         return armed
+
+    def recover(self, error: Exception) -> None:
+        """Something of ours is broken: say so, check the block, and set the tunnel up anew."""
+        self._fault("internal error", repr(error))
+        if self._recovery is None:
+            self._recovery = self._loop.after(_REPAIR_AFTER, self._recover_now)
+
+    def _recover_now(self) -> None:
+        self._recovery = None
+        failed = self.state is State.CONNECTION_FAILED
+        self.happen(Event.RETRY if failed else Event.TUNNEL_LOST, "after an internal error")
+        self._fault("internal error", None)
 
     def _block_fails(self) -> None:
         if not self._block_failed:
@@ -317,12 +343,20 @@ class Core:
 
     def kernel_changed(self) -> None:
         """Rules, links, addresses or routes changed, by us or by somebody else: look once for
-        a burst of changes."""
+        a burst of changes, and for half of the time at most."""
         if self._look is None:
-            self._look = self._loop.after(0, self._look_around)
+            self._look = self._loop.after(self._look_not_before - time.monotonic(), self._look_now)
+
+    def _look_now(self) -> None:
+        began = time.monotonic()
+        self._look = None
+        try:
+            self._look_around()
+        finally:
+            now = time.monotonic()
+            self._look_not_before = now + (now - began)
 
     def _look_around(self) -> None:
-        self._look = None
         before = self.uplink
         self._read_uplink()
         if self.uplink.gateways != before.gateways:
@@ -388,6 +422,9 @@ class Core:
             changed = reconcile()
         except (FilterError, GuardError, NftError) as error:
             self._fault(layer, str(error))
+            if isinstance(error, FilterError) and self._filter:
+                self._filter.close()  # begin anew: the library's own socket may be what is broken
+                self._filter = None
             return None
         self._fault(layer, None)
         return changed

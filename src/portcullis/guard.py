@@ -31,7 +31,7 @@ _UNICAST, _UNREACHABLE, _THROW = 1, 7, 9
 _TYPES = {_UNICAST: "unicast", _UNREACHABLE: "unreachable", _THROW: "throw"}
 _TO_TABLE, _RULE_UNREACHABLE = 1, 7
 _INVERT = 2
-_LINK_SCOPE, _ANY_SCOPE = 253, 255
+_UNIVERSE, _LINK_SCOPE, _ANY_SCOPE = 0, 253, 255
 _IP6_DEFAULT_METRIC = 1024
 _ENOENT, _EEXIST, _ENODEV, _ENETDOWN, _ESRCH = 2, 17, 19, 100, 3
 
@@ -196,7 +196,10 @@ class RoutingGuard:
             if isinstance(item, Rule):
                 self._socket().rule(command, **_rule_arguments(item))
             else:
-                scope = _LINK_SCOPE if addition else _ANY_SCOPE
+                # Of link scope, a route of T would count as the way to the upstream's gateway:
+                # `ip route add default via …` without a device would bind it to the tunnel.
+                scope = _LINK_SCOPE if item.table == LT else _UNIVERSE
+                scope = scope if addition else _ANY_SCOPE
                 self._socket().route(command, **_route_arguments(item, scope))
         except NetlinkError as error:
             if error.code not in expected:

@@ -153,6 +153,14 @@ class PacketFilter:
             raise FilterError(f"read back after a change: {', '.join(left)}")
         return found
 
+    def stands(self) -> bool:
+        """Whether there is a table at all, ours or an earlier process's. Raises NftError."""
+        return self._list() is not None
+
+    def close(self) -> None:
+        """Give the library back; the table stays, unless it is owned and cannot persist."""
+        self._nft.close()
+
     def standing(self, policy: Policy) -> tuple[str, ...]:
         """What differs from `policy` at this moment; nothing is changed."""
         try:

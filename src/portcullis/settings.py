@@ -101,7 +101,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "profiles": _names,
 }
 LISTS = ("dns", "bootstrap_dns", "profiles")
-TUNNEL = ("dns", "bootstrap_dns")
+TUNNEL = ("dns",)
 """Settings a running tunnel depends on: a change reconnects."""
 
 _ALIASES = {

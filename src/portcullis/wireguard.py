@@ -128,7 +128,7 @@ class WireGuard:
         pid = os.posix_spawn(
             program,
             [program, "-f", TUNNEL],
-            {**os.environ, "LOG_LEVEL": "error", "WG_PROCESS_FOREGROUND": "1"},
+            {**os.environ, "LOG_LEVEL": "silent", "WG_PROCESS_FOREGROUND": "1"},
             file_actions=[null, (os.POSIX_SPAWN_DUP2, 2, 1)],
             setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
         )
