@@ -162,6 +162,12 @@ class VpnServer:
     def restore_client_key(self) -> None:
         self._daemon.configure(self._peer())
 
+    def reach_behind(self, network: str) -> None:
+        """A provider gone bad: it sends what it likes to the networks behind its customer."""
+        key = _hex(self.client_keys.public)
+        self._daemon.configure(f"public_key={key}\nupdate_only=true\nallowed_ip={network}\n")
+        self.netns.ip(f"route add {network} dev {DEVICE}\n")
+
     def blackhole(self) -> None:
         """Every IP packet to and from the server's public face disappears, silently: neighbours
         still find it, or its ISP would tell the client by ICMP."""

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""K9: each layer stops everything by itself; K6: nothing uninvited comes out of the tunnel."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from router import addresses as at
+from router.appliance import Appliance
+from router.capture import Capture
+from router.leaktest import leaks, proven
+from router.measurement import flows, lan_probes, measure, questions
+from router.probe import Probe, run
+from router.probes import Icmp, Tcp, Udp
+
+
+@contextmanager
+def asleep(appliance: Appliance) -> Iterator[None]:
+    """Inside, the daemon repairs nothing."""
+    assert appliance.daemon
+    os.kill(appliance.daemon.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(appliance.daemon.pid, signal.SIGCONT)
+
+
+def ordinary(appliance: Appliance) -> list[Probe]:
+    """Forwarded traffic, and the router's sockets that are bound to no device."""
+    world = appliance.world
+    router = [*flows(world.router, at.PUBLIC_DNS), *questions(world.router, *at.ISP.addresses)]
+    return [*lan_probes(world), *router]
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "server unreachable"])
+def test_the_routing_guard_alone_stops_everything_ordinary(
+    appliance: Appliance, connected: bool
+) -> None:
+    probes = ordinary(appliance)
+    assert not measure(appliance.world, probes).unseen(), "no positive control"
+    if connected:
+        appliance.connect()
+    else:
+        appliance.world.vpn1.blackhole()
+        appliance.call("connect", profile="vpn1")
+    with asleep(appliance):
+        appliance.world.router.nft("delete table inet portcullis\n")
+        leaks(appliance, probes)
+
+
+@pytest.mark.parametrize("connected", [True, False], ids=["connected", "server unreachable"])
+def test_the_packet_filter_alone_stops_everything(appliance: Appliance, connected: bool) -> None:
+    with proven(appliance) as probes:
+        if connected:
+            appliance.connect()
+        else:
+            appliance.world.vpn1.blackhole()
+            appliance.call("connect", profile="vpn1")
+        with asleep(appliance):
+            for family, priorities in (("-4", (800, 830)), ("-6", (800, 810, 830, 831))):
+                for priority in priorities:
+                    appliance.world.router.run(["ip", family, "rule", "del", "pref", f"{priority}"])
+            leaks(appliance, probes)
+
+
+def test_a_sleeping_daemon_changes_nothing(appliance: Appliance) -> None:
+    with proven(appliance) as probes:
+        appliance.connect()
+        with asleep(appliance):
+            assert leaks(appliance, probes).tunnelled
+
+
+def test_nothing_uninvited_comes_out_of_the_tunnel(appliance: Appliance) -> None:
+    """The provider, or another of its customers, tries the router and the devices behind it."""
+    world = appliance.world
+    appliance.connect()
+    world.firewall.stop()  # which would stop most of it as well
+    world.vpn1.reach_behind(at.LAN4)
+    server = world.vpn1.netns
+    inward = [
+        *(Icmp(server, address) for address in at.CLIENT1.addresses),
+        *(kind(server, at.LAN_A.v4) for kind in (Udp, Tcp, Icmp)),
+    ]
+    before = appliance.status()["blocked"]["blocked_tunnel"]
+    results = run(inward, 2, 1.0)
+    assert not [str(result) for result in results if result.answered]
+    assert appliance.status()["blocked"]["blocked_tunnel"] >= before + 2 * len(inward)
+    with asleep(appliance):
+        world.router.nft("delete table inet portcullis\n")
+        control = run(inward, 2, 1.0)
+    assert all(result.answered for result in control), "no positive control"
+
+
+@pytest.mark.parametrize("place", ["isp", "lana"])
+def test_the_tunnels_address_answers_nobody_outside(appliance: Appliance, place: str) -> None:
+    """CVE-2019-14899: who asks for the tunnel's address from beside it learns nothing."""
+    world = appliance.world
+    space = world.spaces[place]
+    if place == "isp":
+        space.ip("route add 10.64.1.2 via 203.0.113.2\nroute add fd64:1::2 via 2001:db8:ffff::2\n")
+    appliance.connect()
+    probes = [Icmp(space, "10.64.1.2"), Icmp(space, "fd64:1::2"), Udp(space, "10.64.1.2", 7)]
+    results = run(probes, 2, 0.5)
+    assert not [str(result) for result in results if result.answered or result.refused]
+
+
+def test_a_rogue_route_in_main_changes_nothing(appliance: Appliance) -> None:
+    """TunnelVision (CVE-2024-3661): routes that a DHCP server pushes, more specific than any."""
+    with proven(appliance) as probes:
+        appliance.connect()
+        world = appliance.world
+        world.router.ip(
+            "route add 0.0.0.0/1 via 203.0.113.1 dev eth1\n"
+            "route add 128.0.0.0/1 via 203.0.113.1 dev eth1\n"
+            "route add 198.51.100.7/32 via 203.0.113.1 dev eth1\n"
+            "route add 192.168.1.0/25 via 203.0.113.1 dev eth1\n"
+            "route add 2001:db8:64::/48 via 2001:db8:ffff::1 dev eth1\n"
+        )
+        result = leaks(appliance, probes)
+        assert result.tunnelled, "traffic goes on in the tunnel"
+        new = [r for r in result.results if r.label.startswith("UDP lana → 198.51.100.7")]
+        assert new and all(r.answered for r in new)
+
+
+def test_the_mark_alone_opens_nothing(appliance: Appliance) -> None:
+    """A router process that carries the tunnel's mark: not the endpoint's port, nor others."""
+    world, mark = appliance.world, 0x50430000
+    probes: list[Probe] = [
+        Udp(world.router, at.VPN1.v4, 7, mark=mark),
+        Udp(world.router, at.FRIENDLY.v4, 7, mark=mark),
+        Tcp(world.router, at.VPN1.v4, 7, mark=mark),
+        Icmp(world.router, at.VPN1.v4, mark=mark),
+        Udp(world.router, at.PUBLIC_DNS.v4, 53, mark=mark),
+        Udp(world.router, at.FRIENDLY.v6, 7, mark=mark),
+    ]
+    assert not measure(world, probes).unseen(), "no positive control"
+    appliance.connect()
+    leaks(appliance, probes)
+
+
+def test_an_interface_that_appears_is_the_internet(appliance: Appliance) -> None:
+    """K4: nothing vouches for a second way out, so nothing leaves by it."""
+    world = appliance.world
+    appliance.connect()
+    world.router.ip(
+        f"link add usb0 type veth peer name usb netns {world.isp.name}\n"
+        "addr add 203.0.114.2/24 dev usb0\nlink set usb0 up\n"
+    )
+    world.isp.ip("addr add 203.0.114.1/24 dev usb\nlink set usb up\n")
+    world.router.ip("route add 198.51.100.7 via 203.0.114.1 dev usb0\n")
+    probes = [*flows(world.lana), *flows(world.router, device="usb0")]
+    probes = [probe for probe in probes if not probe.held]
+    with Capture(world.isp, "usb") as beyond:
+        results = run(probes, 3, 1.0)
+    tokens = {token for result in results for token in result.tokens}
+    assert len(tokens) == 3 * len(probes)
+    assert not [token for token in tokens if beyond.having(token)]
+    appliance.disconnect()
+    with Capture(world.isp, "usb") as beyond:
+        (control,) = run([Udp(world.router, at.FRIENDLY.v4)], 3, 1.0)
+    assert all(beyond.having(token) for token in control.tokens), "no positive control"
