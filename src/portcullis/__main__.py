@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -29,11 +31,25 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _alone(run: Path) -> bool:
+    """Whether this is the only daemon; holds the lock as long as the process lives."""
+    run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def main(argv: list[str] | None = None) -> int:
     options = _arguments(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="portcullis: %(levelname)s: %(message)s")
     # Ours alone: libraries log whole messages, keys included.
     log.setLevel(logging.DEBUG if options.debug else logging.INFO)
+    if not _alone(options.run):
+        log.error("another portcullis runs already: two would undo each other's work")
+        return 1
     loop = Loop(lambda error: failed(error))
     # Before the bus: python-ubus takes over what is at its default, and swallows SIGTERM.
     loop.on_signal(signal.SIGTERM, loop.stop)

@@ -61,13 +61,6 @@ class Paths(NamedTuple):
         return self.home / "networks"
 
 
-class Applied(NamedTuple):
-    """`armed`: the block is verified, or not asked for; `changes`: what had to be changed."""
-
-    armed: bool
-    changes: tuple[str, ...]
-
-
 class Refusal(Exception):
     """A command that is not carried out; `code` is for programs, the text for people."""
 
@@ -90,6 +83,7 @@ class Core:
         self._filter: PacketFilter | None = None
         self._guard = RoutingGuard()
         self._last_resort = LastResort(paths.run / "last-resort")
+        self._applied: Policy | None = None
         self._flow_key: tuple[object, ...] | None = None
         self._released: bool | None = None
         self._repair: Timer | None = None
@@ -106,6 +100,7 @@ class Core:
         self.intent = Intent(False)
         self.settings = CLOSED
         self.uplink = Uplink()
+        self._families_told: frozenset[int] = frozenset()
         self.surroundings = Surroundings((), (), ())
         self.faults: dict[str, str] = {}
         self.restored = 0
@@ -146,6 +141,7 @@ class Core:
             self.surroundings = self.surroundings._replace(networks=remembered)
         except (OSError, ValueError) as error:
             log.info("no remembered networks: %s", error)
+        self._families_told = self.uplink.families
         self._started = self.intent.connected or not self._stands()
         connected = self.intent.connected
         self.happen(Event.START_CONNECTED if connected else Event.START_DISCONNECTED, "start")
@@ -171,7 +167,7 @@ class Core:
         """Go through the state table with `event`; `reason` is for people."""
         old = self.state
         self.state, action = transition(old, event)
-        armed = self._apply().armed
+        armed = self._apply()
         if self.state is not old or event is Event.BLOCK_FAILED:
             self.reason = reason
         if self.state is not old:
@@ -185,7 +181,7 @@ class Core:
 
     def enforce(self) -> bool:
         """Make the kernel what the policy says; whether the block, if active, is verified."""
-        armed = self._apply().armed
+        armed = self._apply()
         if not armed:
             self._block_fails()
         return armed
@@ -337,7 +333,8 @@ class Core:
                 write_durably(self._paths.networks, text)
         except OSError as error:
             log.warning("networks cannot be remembered: %s", error)
-        self.kernel_changed()
+        self.enforce()
+        self.kernel_changed()  # what counts as upstream may have changed with it
 
     # The kernel.
 
@@ -357,18 +354,16 @@ class Core:
             self._look_not_before = now + (now - began)
 
     def _look_around(self) -> None:
-        before = self.uplink
+        gateways = self.uplink.gateways
         self._read_uplink()
-        if self.uplink.gateways != before.gateways:
+        if self.uplink.gateways != gateways:
             self._read_surroundings()
-        if restored := self._apply().changes:
-            self.restored += len(restored)
-            log.warning("put back what was changed: %s", ", ".join(restored))
         self.enforce()
         self.tunnel.check()
-        if before.families and not self.uplink.families:
+        told, self._families_told = self._families_told, self.uplink.families
+        if told and not self.uplink.families:
             self.happen(Event.WAN_LOST, "the way to the internet is gone")
-        elif self.uplink.families - before.families:
+        elif self.uplink.families - told:
             self.happen(Event.WAN_BACK, "the way to the internet is back")
 
     def _read_uplink(self) -> None:
@@ -390,10 +385,10 @@ class Core:
             self.tunnel.bootstrap,
         )
 
-    def _apply(self) -> Applied:
-        """Both layers become what the policy says, and what they were not is told."""
+    def _apply(self) -> bool:
+        """Both layers become what the policy says; whether the block, if active, is verified."""
         if not self._started:
-            return Applied(True, ())
+            return True
         policy = self.policy()
         filtered = self._reconcile("packet filter", lambda: self._packet_filter().reconcile(policy))
         guarded = self._reconcile("routing guard", lambda: self._guard.reconcile(policy))
@@ -405,9 +400,19 @@ class Core:
             self._close_off()
         elif filtered is not None and self._last_resort.taken:
             self._give_back()
-        return Applied(
-            filtered is not None or policy.released, (*(filtered or ()), *(guarded or ()))
-        )
+        if filtered is not None and guarded is not None:
+            if policy == self._applied:
+                self._tell_restored((*filtered, *guarded))
+            self._applied = policy
+        return filtered is not None or policy.released
+
+    def _tell_restored(self, changes: tuple[str, ...]) -> None:
+        """The policy was in force, and somebody changed it behind our back (K10). A route that
+        was only waiting for its device is none of that."""
+        found = [c for c in changes if not (c.startswith("missing") and "unicast" in c)]
+        if found:
+            self.restored += len(found)
+            log.warning("put back what was changed: %s", ", ".join(found))
 
     def _packet_filter(self) -> PacketFilter:
         if self._filter is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 from portcullis.loop import Loop
 
@@ -39,7 +40,8 @@ class Watch:
     ) -> socket.socket:
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         watched = socket.socket(socket.AF_NETLINK, kind, protocol)
-        watched.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 20)
+        with suppress(PermissionError):  # in a user namespace; then the default has to do
+            watched.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 20)
         watched.bind((0, 0))
         for group in groups:
             watched.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)

@@ -8,10 +8,12 @@ with a whole configuration in one go. Setting the peers anew forgets the old ses
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import socket
+import struct
 import time
 from base64 import b64encode
 from collections.abc import Callable
@@ -22,7 +24,14 @@ from typing import Any, Protocol
 from pyroute2.netlink import NLM_F_ACK, NLM_F_REQUEST
 
 from portcullis.driver import DriverError, Reading
-from portcullis.netlink import IPRoute, NetlinkError, WireGuardSocket, link_named, wgmsg
+from portcullis.netlink import (
+    IFF_UP,
+    IPRoute,
+    NetlinkError,
+    WireGuardSocket,
+    link_named,
+    wgmsg,
+)
 from portcullis.policy import MARK, TUNNEL, Socket
 from portcullis.profile import Peer, Profile
 
@@ -35,6 +44,7 @@ _SOCKET = Path("/var/run/wireguard") / f"{TUNNEL}.sock"
 _IPV6_OPTIONS = (("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_redirects", "0"))
 _SET_DEVICE, _REPLACE_PEERS, _REPLACE_ALLOWED = 1, 1, 2
 _ALLOWED_PER_MESSAGE = 1000
+_SIOCGIFFLAGS = 0x8913
 _EOPNOTSUPP, _EEXIST, _EACCES = 95, 17, 13
 _APPEARS_WITHIN, _GOES_WITHIN = 1.0, 0.3
 
@@ -53,6 +63,7 @@ class WireGuard:
         self._backend: _Backend | None = None
         self._profile: Profile | None = None
         self._process: tuple[int, int] | None = None
+        self._index = 0
 
     @property
     def implementation(self) -> str:
@@ -62,16 +73,14 @@ class WireGuard:
     def start(self, profile: Profile, endpoints: tuple[Socket | None, ...]) -> None:
         try:
             with IPRoute() as ip:
-                link = link_named(ip, TUNNEL)
-                fresh = link is None or self._backend is None or profile != self._profile
-                if fresh:
+                if self._backend is None or profile != self._profile or not self._standing():
                     self._remove(ip)
                     self._backend = self._create(ip)
-                assert self._backend is not None
+                    self._index = _index()
                 self._backend.configure(profile, endpoints)
                 self._profile = profile
-                if fresh:
-                    _address(ip, profile, endpoints)
+                # Every time: somebody may have taken its addresses or set it down.
+                _address(ip, profile, endpoints)
         except (NetlinkError, OSError) as error:
             self._abandon()
             raise DriverError(f"WireGuard device {TUNNEL}: {error}") from None
@@ -80,7 +89,9 @@ class WireGuard:
             raise
 
     def reading(self) -> Reading | None:
-        if self._backend is None:
+        """None too where the device was set down or another stands in its place: `start`
+        puts that right, and WireGuard alone never would."""
+        if self._backend is None or not self._standing() or not _up():
             return None
         try:
             return self._backend.reading()
@@ -107,6 +118,10 @@ class WireGuard:
             self._unwatch(descriptor)
             os.close(descriptor)
             self._process = None
+
+    def _standing(self) -> bool:
+        """Whether the device is still the one that was made here."""
+        return self._index == _index() != 0
 
     def _create(self, ip: IPRoute) -> _Backend:
         try:
@@ -202,6 +217,8 @@ class _Kernel:
             for message in list(wireguard.info(TUNNEL)):
                 for peer in message.get_attr("WGDEVICE_A_PEERS") or ():
                     newest = peer.get_attr("WGPEER_A_LAST_HANDSHAKE_TIME")
+                    if newest is None:  # only more AllowedIPs of the peer before
+                        continue
                     seconds = newest["tv_sec"] + newest["tv_nsec"] / 1e9
                     handshake = max(handshake, seconds)
                     received += peer.get_attr("WGPEER_A_RX_BYTES")
@@ -297,6 +314,24 @@ def _peer_messages(peer: Peer, endpoint: Socket | None) -> list[list[Any]]:
         messages.append([*attributes, ["WGPEER_A_ALLOWEDIPS", part]])
         attributes = [key]
     return messages
+
+
+def _index() -> int:
+    """The tunnel device's number, 0 where there is none."""
+    try:
+        return socket.if_nametoindex(TUNNEL)
+    except OSError:
+        return 0
+
+
+def _up() -> bool:
+    request = struct.pack("16sh14x", TUNNEL.encode(), 0)  # struct ifreq
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            answer = fcntl.ioctl(asked, _SIOCGIFFLAGS, request)
+    except OSError:
+        return False
+    return bool(struct.unpack_from("16xh", answer)[0] & IFF_UP)
 
 
 def _address(ip: IPRoute, profile: Profile, endpoints: tuple[Socket | None, ...]) -> None:
