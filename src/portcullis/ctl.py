@@ -113,6 +113,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     """Status for people, the headline first."""
     state, switch, tunnel = State(found["state"]), found["kill_switch"], found["tunnel"]
     lines = [_HEADLINES[state].format(profile=found["profile"] or "the VPN")]
+    if switch["active"] and not switch["verified"]:
+        lines = ["NOT VERIFIED: the block may have holes, see the faults below"]
     rows = [
         ("state", f"{state.value} since {_clock(found['since'])}"),
         ("reason", found["reason"]),
@@ -124,13 +126,18 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         ("transfer", _transfer(tunnel)),
         ("attempt", _attempt(tunnel)),
         ("resolvers", ", ".join(found["resolvers"])),
-        ("protects", ", ".join(f"{n['name']} ({n['device']})" for n in found["networks"])),
+        ("protects", _protected(found["networks"])),
         ("lan access", "allowed" if found["lan_access"] else "denied"),
         ("blocked", _blocked(found["blocked"])),
         *(("note", note) for note in tunnel["notes"]),
         *(("fault", fault) for fault in found["faults"]),
     ]
     return lines + [f"  {name:<12} {text}" for name, text in rows if text]
+
+
+def _protected(networks: list[dict[str, Any]]) -> str:
+    named = ", ".join(f"{network['name']} ({network['device']})" for network in networks)
+    return named or "no network: none was found that this router serves"
 
 
 def _activity(switch: dict[str, Any]) -> str:

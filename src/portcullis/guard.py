@@ -16,6 +16,7 @@ kernel and healed; what netifd removes at its start comes back from UCI (platfor
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 from socket import AF_INET, AF_INET6, if_nametoindex
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ _INVERT = 2
 _UNIVERSE, _LINK_SCOPE, _ANY_SCOPE = 0, 253, 255
 _IP6_DEFAULT_METRIC = 1024
 _ENOENT, _EEXIST, _ENODEV, _ENETDOWN, _ESRCH = 2, 17, 19, 100, 3
+_NO_WAY = (_ENODEV, _ENETDOWN, 13, 22, 101, 113)  # EACCES, EINVAL, ENETUNREACH, EHOSTUNREACH
+_MOST = 1000
 
 
 class Rule(NamedTuple):
@@ -55,6 +58,8 @@ class Route(NamedTuple):
     device: str
     metric: int
     gateway: str = ""
+    tos: int = 0
+    source: str = ""
 
 
 class GuardError(Exception):
@@ -103,8 +108,9 @@ class RoutingGuard:
     def reconcile(self, policy: Policy) -> tuple[str, ...]:
         """Make the guard what `policy` says; what had to be changed, nothing if nothing.
 
-        Raises GuardError where it could not be made so. A route whose device is missing or
-        down is left out: it opens nothing, and its device's coming up calls us again.
+        Raises GuardError where it could not be made so. A way that cannot be had, because its
+        device is missing or down or its gateway is nowhere, is left out: it opens nothing, and
+        its device's coming up calls us again.
         """
         try:
             found = self._differences(policy)
@@ -114,7 +120,7 @@ class RoutingGuard:
             # more open than both ends.
             for addition, item in sorted(found, key=lambda change: (change[0], str(change[1]))):
                 self._apply(addition, item)
-            left = [c for c in self._differences(policy) if not self._absent_device(c[1])]
+            left = [change for change in self._differences(policy) if not _harmless(*change)]
         except (NetlinkError, OSError) as error:
             self.close()
             raise GuardError(f"routing guard: {error}") from None
@@ -145,8 +151,12 @@ class RoutingGuard:
     def _differences(self, policy: Policy) -> list[tuple[bool, Rule | Route]]:
         present = self._rules() | self._routes()
         wanted: frozenset[Rule | Route] = wanted_rules(policy) | wanted_routes(policy)
-        missing = [(True, item) for item in wanted - present]
-        return [(False, item) for item in present - wanted] + missing
+        foreign = present - wanted
+        # The kernel deletes by place, not by identity: what stands in the place of something
+        # foreign may go with it and is added again.
+        places = {_place(item) for item in foreign}
+        missing = (wanted - present) | {item for item in wanted if _place(item) in places}
+        return [(False, item) for item in foreign] + [(True, item) for item in missing]
 
     def _rules(self) -> frozenset[Rule | Route]:
         found = set()
@@ -180,7 +190,10 @@ class RoutingGuard:
             via = [route.get_attr(name) for name in ("RTA_MULTIPATH", "RTA_VIA")]
             gateway = str(next(filter(None, [route.get_attr("RTA_GATEWAY"), *via]), ""))
         metric = route.get_attr("RTA_PRIORITY") or 0
-        return Route(family, table, destination, route["type"], device, metric, gateway)
+        source = f"{route.get_attr('RTA_SRC')}/{route['src_len']}" if route["src_len"] else ""
+        return Route(
+            family, table, destination, route["type"], device, metric, gateway, route["tos"], source
+        )
 
     def _name(self, index: int) -> str:
         for link in list(self._socket().get_links(index)):
@@ -188,21 +201,33 @@ class RoutingGuard:
         return f"#{index}"
 
     def _apply(self, addition: bool, item: Rule | Route) -> None:
+        if not addition:
+            self._remove(item)
+            return
         if isinstance(item, Route) and item.kind == _UNICAST and not _index(item.device):
             return  # no such device (any more), so no such route
-        command = "add" if addition else "del"
-        expected = (_EEXIST, _ENODEV, _ENETDOWN) if addition else (_ENOENT, _ESRCH, _ENODEV)
         try:
             if isinstance(item, Rule):
-                self._socket().rule(command, **_rule_arguments(item))
+                self._socket().rule("add", **_rule_arguments(item))
             else:
                 # Of link scope, a route of T would count as the way to the upstream's gateway:
                 # `ip route add default via …` without a device would bind it to the tunnel.
                 scope = _LINK_SCOPE if item.table == LT else _UNIVERSE
-                scope = scope if addition else _ANY_SCOPE
-                self._socket().route(command, **_route_arguments(item, scope))
+                self._socket().route("add", **_route_arguments(item, scope))
         except NetlinkError as error:
-            if error.code not in expected:
+            if error.code not in (_EEXIST, *(_NO_WAY if _harmless(True, item) else ())):
+                raise
+
+    def _remove(self, item: Rule | Route) -> None:
+        """A route once, of several with its key the first; rules of its priority all."""
+        try:
+            if isinstance(item, Route):
+                self._socket().route("del", **_route_place(item))
+                return
+            for _ in range(_MOST):
+                self._socket().rule("del", family=item.family, priority=item.priority)
+        except NetlinkError as error:
+            if error.code not in (_ENOENT, _ESRCH, _ENODEV):
                 raise
 
     def _absent_device(self, item: Rule | Route) -> bool:
@@ -210,15 +235,45 @@ class RoutingGuard:
         if not isinstance(item, Route) or item.kind != _UNICAST:
             return False
         index = _index(item.device)
-        if not index:
+        if not index or (item.family == AF_INET6 and _without_ipv6(item.device)):
             return True
         return not any(link["flags"] & IFF_UP for link in list(self._socket().get_links(index)))
 
 
+def _harmless(addition: bool, item: Rule | Route) -> bool:
+    """Whether a change that is still to be made closes nothing: a missing way is no hole."""
+    return addition and isinstance(item, Route) and item.kind == _UNICAST
+
+
+def _place(item: Rule | Route) -> tuple[object, ...]:
+    if isinstance(item, Rule):
+        return (item.family, item.priority)
+    return (item.family, item.table, item.destination, item.metric, item.tos, item.source)
+
+
+def _route_place(route: Route) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "family": route.family,
+        "dst": route.destination,
+        "table": route.table,
+        "type": 0,
+        "scope": _ANY_SCOPE,
+        "tos": route.tos,
+        "proto": 0,
+    }
+    if route.metric:
+        arguments["priority"] = route.metric
+    if route.source:
+        arguments["src"] = route.source
+    return arguments
+
+
 def _read_rule(family: int, priority: int, rule: Any) -> Rule:
     destination = f"{rule.get_attr('FRA_DST')}/{rule['dst_len']}" if rule["dst_len"] else ""
-    known = {"FRA_IIFNAME", "FRA_OIFNAME", "FRA_SRC", "FRA_IP_PROTO", "FRA_UID_RANGE"}
-    narrowed = sum(1 for name, _ in rule["attrs"] if name in known)
+    usual = {"FRA_PRIORITY", "FRA_TABLE", "FRA_DST", "FRA_FWMARK", "FRA_FWMASK", "FRA_PROTOCOL"}
+    usual |= {"FRA_SUPPRESS_PREFIXLEN", "FRA_UNSPEC"}
+    narrowed = sum(1 for name, _ in rule["attrs"] if name not in usual) + bool(rule["tos"])
+    narrowed += rule.get_attr("FRA_SUPPRESS_PREFIXLEN") not in (None, 0xFFFFFFFF, -1)
     return Rule(
         family,
         priority,
@@ -265,6 +320,13 @@ def _route_arguments(route: Route, scope: int) -> dict[str, Any]:
     else:
         arguments["type"] = _TYPES[route.kind]
     return arguments
+
+
+def _without_ipv6(device: str) -> bool:
+    try:
+        return Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").read_text().strip() != "0"
+    except OSError:
+        return True
 
 
 def _index(device: str) -> int:

@@ -45,13 +45,15 @@ class Health:
         self._doubt_since = self._probed = self._heard_at = now
         self._unanswered_since: float | None = None
         self._received, self._sent = reading.received, reading.sent
+        self._handshake = reading.handshake
         self._busy = True
 
     def observe(self, now: float, reading: Reading) -> Advice:
         """What to do, at `now` (monotonic seconds), about the counters read at that moment."""
         if reading.received < self._received or reading.sent < self._sent:
             self._received, self._sent = 0, 0  # set anew by ourselves: counters began again
-        if reading.received > self._received:
+        answered = self._doubt is Advice.HANDSHAKE and reading.handshake > self._handshake
+        if reading.received > self._received or answered:
             # Only the handshake was answered: this far side is slow to talk, not dead.
             if self._doubt is Advice.HANDSHAKE:
                 self._patience = min(self._patience * 2, self._limits.unanswered_most)
@@ -98,3 +100,4 @@ class Health:
         self._doubt, self._heard_at = Advice.FINE, now
         self._unanswered_since = None
         self._received, self._sent = reading.received, reading.sent
+        self._handshake = max(self._handshake, reading.handshake)

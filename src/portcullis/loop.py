@@ -71,7 +71,9 @@ class Loop:
         self._running = True
         while self._running:
             for key, _ in self._selector.select(self._due_in()):
-                self._call(key.data)
+                # One that was removed by another's callback has nothing to say any more.
+                if self._selector.get_map().get(key.fd) is key:
+                    self._call(key.data)
             self._run_timers()
 
     def stop(self) -> None:
@@ -96,7 +98,7 @@ class Loop:
     def _signalled(self) -> None:
         os.read(self._wake, 4096)
         while self._pending:
-            self._signals[self._pending.pop(0)]()
+            self._call(self._signals[self._pending.pop(0)])
 
     def _call(self, callback: Callback) -> None:
         try:

@@ -44,12 +44,8 @@ def derive(
     used = [i for i in interfaces if i.get("l3_device", "") not in _VIRTUAL]
     leading = {i["l3_device"] for i in used if _leads_upstream(i)} | set(gateways)
     zones = [_zone(section) for section in firewall.values() if section.get(".type") == "zone"]
-    zone_of = {member: zone for zone in zones for member in zone.members}
-    upstream_zones = {zone.name for zone in zones if zone.masqueraded} | {
-        zone_of[i["interface"]].name
-        for i in used
-        if i["interface"] in zone_of and i["l3_device"] in leading
-    }
+    outward = {i["interface"] for i in used if i["l3_device"] in leading}
+    upstream_zones = {z.name for z in zones if z.masqueraded or z.members & outward}
     served = {
         section.get("src")
         for section in firewall.values()
@@ -57,18 +53,21 @@ def derive(
     }
     networks, notes = [], []
     for interface in used:
-        name, device = interface["interface"], interface["l3_device"]
-        zone = zone_of.get(name)
-        if zone is None or zone.name not in served or zone.masqueraded:
-            continue
-        if device in leading:
+        name, device = str(interface["interface"]), interface["l3_device"]
+        homes = [zone for zone in zones if name in zone.members]
+        if device in leading and any(not zone.masqueraded for zone in homes):
             notes.append(
                 f"{name} ({device}) has the way to the internet on it: nothing to protect here"
             )
+        # Of several zones each has to vouch for it: one that leads upstream is enough to doubt.
+        elif not homes or any(z.masqueraded or z.name not in served for z in homes):
+            continue
         elif interface.get("up") and interface.get("proto") == "static":
-            networks.append(
-                Network(name, device, tuple(_prefixes(interface)), tuple(_routes(interface)))
-            )
+            try:
+                prefixes, ways = tuple(_prefixes(interface)), tuple(_routes(interface))
+                networks.append(Network(name, _device(device), prefixes, ways))
+            except (KeyError, TypeError, ValueError) as error:
+                notes.append(f"{name!a} makes no sense and is not protected: {error}")
     protected = {network.device for network in networks}
     upstream = {i["l3_device"] for i in used} | set(gateways)
     return Surroundings(tuple(networks), tuple(sorted(upstream - protected)), tuple(notes))
@@ -94,7 +93,7 @@ def load(text: str, gateways: Iterable[str] = ()) -> tuple[Network, ...]:
             )
             for entry in json.loads(text)
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a list of networks: {error!r}") from None
     return tuple(n for n in networks if n.device not in (*_VIRTUAL, *gateways))
 
@@ -143,6 +142,8 @@ def _routes(interface: dict[str, Any]) -> Iterable[tuple[str, str]]:
 
 
 def _prefix(text: str) -> str:
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is no prefix")
     network = ip_network(text, strict=False)
     if not network.prefixlen:
         raise ValueError("a default route is no protected network")
@@ -150,8 +151,9 @@ def _prefix(text: str) -> str:
 
 
 def _device(name: object) -> str:
-    # It becomes part of nft's text.
+    """A device's name as the kernel allows it, and fit to stand in nft's text."""
     text = str(name)
-    if not 0 < len(text) < 16 or any(c.isspace() or c in '/"*\\' for c in text):
-        raise ValueError(f"{text!r} is no device's name")
+    octets = len(text.encode(errors="replace"))
+    if not 0 < octets < 16 or not text.isprintable() or any(c in ' /"*\\' for c in text):
+        raise ValueError(f"{text!a} is no device's name")
     return text

@@ -120,7 +120,7 @@ def endpoint_objection(
     if kind := unfit(endpoint):
         return f"{address} is {kind}"
     for network in networks:
-        for prefix in network.prefixes:
+        for prefix in (*network.prefixes, *(behind for behind, _ in network.routes)):
             if endpoint in ip_network(prefix, strict=False):
                 return f"{address} lies in the protected network {network.name} ({prefix})"
     for prefix in own:

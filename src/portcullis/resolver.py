@@ -40,6 +40,7 @@ class Lookup:
         self._found: dict[str, None] = {}
         self._answered: set[int] = set()
         self._reason = "no resolver answered"
+        self._denied = False  # a resolver knows the name and no address: nothing tells more
         self._timers: list[Timer] = [loop.after(_GIVE_UP_AFTER, self._finish)]
         self._ask_next()
 
@@ -69,7 +70,8 @@ class Lookup:
             query.send(dns.query(self._name, _TYPES[version], ident))
         except OSError as error:
             query.close()
-            self._reason = f"{server.address}: {error.strerror}"
+            if not self._denied:
+                self._reason = f"{server.address}: {error.strerror}"
             return
         self._sockets[query.fileno()] = query
         self._loop.add(query.fileno(), lambda: self._receive(query, server, version, ident))
@@ -81,6 +83,7 @@ class Lookup:
             self._reason = f"{server.address}: {error}"
             return
         if not answer.addresses:
+            self._denied = True
             unfit = f": {'; '.join(answer.unfit)}" if answer.unfit else ""
             self._reason = f"{server.address} knows no address (code {answer.rcode}){unfit}"
         self._found |= dict.fromkeys(answer.addresses)

@@ -207,7 +207,7 @@ def elements(policy: Policy) -> Elements:
         filled["gate"] = {"ipv4 : accept", "ipv6 : accept"}
     filled["protected"] = {f'"{device}"' for device in policy.devices}
     for one, other in product(policy.devices, repeat=2):
-        if policy.lan_access:
+        if policy.lan_access and not policy.released:
             filled["forwards"].add(f'"{one}" . "{other}" : goto to_local')
     for device in policy.devices if link and policy.flowing else ():
         filled["forwards"].add(f'"{device}" . "{TUNNEL}" : goto to_tunnel')

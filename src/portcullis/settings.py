@@ -12,6 +12,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, NamedTuple
 
+from portcullis.dns import unfit
 from portcullis.policy import Socket
 from portcullis.profile import valid_name
 from portcullis.states import Mode
@@ -73,10 +74,9 @@ def _resolvers(value: str) -> tuple[str, ...]:
             address = ip_address(word)
         except ValueError:
             raise ValueError(f"{word} is not an IP address") from None
-        if address.is_loopback or address.is_unspecified or address.is_multicast:
-            raise ValueError(f"{word} cannot be a resolver")
-        if address.is_link_local:
-            raise ValueError(f"{word} is a link-local address")
+        if "%" in word or (kind := unfit(address)):
+            reason = "has a zone" if "%" in word else f"is {kind}"
+            raise ValueError(f"{word} {reason} and cannot be a resolver")
         found.append(str(address))
     return tuple(dict.fromkeys(found))
 
@@ -127,6 +127,7 @@ _KILL_SWITCH = (
     *("lock", "ks", "block", "blocking", "enable", "enabled", "disable", "disabled"),
     *("protection", "active", "portcullis", "firewall", "guard", "routingguard", "off", "on"),
 )
+_NEGATIONS = ("off", "disab", "no", "without", "stop", "bypass", "un", "dis")
 REFUSAL = (
     "The kill switch cannot be disabled on a router. In standard mode it is inactive while you "
     "are disconnected: run `portcullisctl disconnect` to use the internet without the VPN."
@@ -157,7 +158,8 @@ def change(settings: Settings, name: str, value: str) -> tuple[Settings, str]:
         if word in ("alltimes", "atalltimes", "always", "standard"):
             standing = "standard" if word == "standard" else "at_all_times"
             return settings._replace(mode=Mode(standing)), "mode"
-        if value.strip().lower() in _TRUE and not _folded(name).startswith(("disab", "off")):
+        negated = any(word in _folded(name) for word in _NEGATIONS)
+        if value.strip().lower() in _TRUE and not negated:
             return settings, ""
         raise SettingError("kill_switch", REFUSAL)
     if option not in _PARSERS:
@@ -173,6 +175,9 @@ def change(settings: Settings, name: str, value: str) -> tuple[Settings, str]:
 def canonical(name: str) -> str:
     """An option's own name for any that a person might use; unknown ones as they are."""
     word = _folded(name)
+    for option in _PARSERS:
+        if word == _folded(option):
+            return option
     if word in _ALIASES:
         return _ALIASES[word]
     if name not in _PARSERS and is_kill_switch(name):

@@ -92,7 +92,7 @@ tunnel_up            NC    CG    CD    DG    RG    CF
 handshake            NC    CD    CD    DG    CD    CD
 tunnel_lost          NC    CG+   RG+   DG-   RG+   CF
 tunnel_down          NC    CG    RG+   NC    RG    CF
-driver_failed        NC    CF-   CF-   NC    CF-   CF-
+driver_failed        NC    CF-   CF-   NC    CF-   CF
 exhausted            NC    CF    CD    DG    CF    CF
 retry                NC    CG    CD    DG    RG    CG+
 wan_lost             NC    CG    RG    DG    RG    CF

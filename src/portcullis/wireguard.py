@@ -54,6 +54,8 @@ class _Backend(Protocol):
 
     def reading(self) -> Reading | None: ...
 
+    def close(self) -> None: ...
+
 
 class WireGuard:
     """`watch` and `unwatch` are given the descriptor that tells of wireguard-go's end."""
@@ -96,6 +98,7 @@ class WireGuard:
         try:
             return self._backend.reading()
         except (NetlinkError, OSError, ValueError):
+            self._backend.close()
             return None
 
     def stop(self) -> None:
@@ -164,6 +167,8 @@ class WireGuard:
     def _remove(self, ip: IPRoute) -> None:
         """Whoever made the device. A wireguard-go ends when its device goes, and the device
         goes when it ends; asked first, it does not complain of the loss."""
+        if self._backend is not None:
+            self._backend.close()
         self._backend = self._profile = None
         if self._process is not None:
             with suppress(ProcessLookupError):
@@ -194,7 +199,11 @@ class _Kernel:
     """The kernel's module, by generic netlink.
 
     The messages are pyroute2's, the flags are set here: 0.7.9's own `set` cannot add a peer.
+    One socket, for requests only: to open one costs more than twice a reading.
     """
+
+    def __init__(self) -> None:
+        self._socket: Any = None
 
     def configure(self, profile: Profile, endpoints: tuple[Socket | None, ...]) -> None:
         first: list[Any] = [
@@ -204,26 +213,34 @@ class _Kernel:
             ["WGDEVICE_A_FWMARK", MARK],
             ["WGDEVICE_A_FLAGS", _REPLACE_PEERS],
         ]
-        with WireGuardSocket() as wireguard:
-            _request(wireguard, first)
-            for peer, endpoint in zip(profile.peers, endpoints, strict=True):
-                for attributes in _peer_messages(peer, endpoint):
-                    device = [["WGDEVICE_A_IFNAME", TUNNEL]]
-                    _request(wireguard, [*device, ["WGDEVICE_A_PEERS", [{"attrs": attributes}]]])
+        wireguard = self._open()
+        _request(wireguard, first)
+        for peer, endpoint in zip(profile.peers, endpoints, strict=True):
+            for attributes in _peer_messages(peer, endpoint):
+                device = [["WGDEVICE_A_IFNAME", TUNNEL]]
+                _request(wireguard, [*device, ["WGDEVICE_A_PEERS", [{"attrs": attributes}]]])
 
     def reading(self) -> Reading | None:
         handshake, received, sent = 0.0, 0, 0
-        with WireGuardSocket() as wireguard:
-            for message in list(wireguard.info(TUNNEL)):
-                for peer in message.get_attr("WGDEVICE_A_PEERS") or ():
-                    newest = peer.get_attr("WGPEER_A_LAST_HANDSHAKE_TIME")
-                    if newest is None:  # only more AllowedIPs of the peer before
-                        continue
-                    seconds = newest["tv_sec"] + newest["tv_nsec"] / 1e9
-                    handshake = max(handshake, seconds)
-                    received += peer.get_attr("WGPEER_A_RX_BYTES")
-                    sent += peer.get_attr("WGPEER_A_TX_BYTES")
+        for message in list(self._open().info(TUNNEL)):
+            for peer in message.get_attr("WGDEVICE_A_PEERS") or ():
+                newest = peer.get_attr("WGPEER_A_LAST_HANDSHAKE_TIME")
+                if newest is None:  # only more AllowedIPs of the peer before
+                    continue
+                handshake = max(handshake, newest["tv_sec"] + newest["tv_nsec"] / 1e9)
+                received += peer.get_attr("WGPEER_A_RX_BYTES")
+                sent += peer.get_attr("WGPEER_A_TX_BYTES")
         return Reading(handshake, received, sent)
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _open(self) -> Any:
+        if self._socket is None:
+            self._socket = WireGuardSocket()
+        return self._socket
 
 
 class _Userspace:
@@ -257,6 +274,9 @@ class _Userspace:
         newest = max(s + n / 1e9 for s, n in zip(seconds, fractions, strict=True))
         received, sent = (sum(map(int, answer.get(k, ()))) for k in ("rx_bytes", "tx_bytes"))
         return Reading(newest, received, sent)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
     @staticmethod
     def _ask(request: str) -> dict[str, list[str]]:

@@ -1,0 +1,550 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The packet filter in the kernel: made, healed, refilled, and judged by packets."""
+
+from __future__ import annotations
+
+import random
+import re
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from ipaddress import IPv6Address
+from typing import Any
+
+import pytest
+from router.namespace import Namespace
+
+from portcullis.nft import Nftables, NftError
+from portcullis.packetfilter import (
+    FilterError,
+    PacketFilter,
+    listed_chains,
+    listed_elements,
+    template_chains,
+)
+from portcullis.policy import CLOSED, MARK, TUNNEL, Link, Network, Policy, Socket
+from portcullis.ruleset import COUNTERS, STRUCTURE, elements, render
+
+LAN = Network("lan", "lan", ("192.168.1.0/24",))
+GUEST = Network("guest", "guest", ("192.168.2.0/24",))
+HOUSE = Policy(lan_access=True, networks=(LAN, GUEST))
+SERVER = Socket("198.51.100.10", "udp", 51820)
+LINK = Link(("10.64.0.2", "fd64::2"), ("10.64.0.1", "fd64::1"), ("0.0.0.0/0", "::/0"))
+CONNECTED = HOUSE._replace(link=LINK, flowing=True, endpoints=(SERVER,))
+RELEASED = HOUSE._replace(released=True)
+TABLE = "inet portcullis"
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """A network namespace of the test's own; the test runs inside it."""
+    found = Namespace("filter")
+    subprocess.run(["ip", "netns", "add", found.name], check=True)
+    try:
+        with found.inside():
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            yield found
+    finally:
+        subprocess.run(["ip", "netns", "del", found.name], check=True)
+
+
+class Spy(Nftables):
+    """nft, and what it was told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[str] = []
+
+    def run(self, commands: str) -> None:
+        self.told.append(commands)
+        super().run(commands)
+
+
+@pytest.fixture
+def nft(namespace: Namespace) -> Iterator[Spy]:
+    found = Spy()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def packets(nft: Spy) -> PacketFilter:
+    """A packet filter that has been made once, connected."""
+    found = PacketFilter(nft)
+    found.reconcile(CONNECTED)
+    nft.told.clear()
+    return found
+
+
+def handle_of(namespace: Namespace, comment: str) -> str:
+    text = namespace.run(["nft", "-a", "list", "table", "inet", "portcullis"]).stdout
+    (found,) = re.findall(rf'comment "{comment}" # handle (\d+)', text)
+    return str(found)
+
+
+def test_the_table_is_made_and_read_back(namespace: Namespace, nft: Spy) -> None:
+    packets = PacketFilter(nft)
+    packets.reconcile(CONNECTED)
+    listing = nft.list_table("inet", "portcullis") or []
+    assert listed_elements(listing) == elements(CONNECTED)
+
+
+def test_the_first_making_is_reported(nft: Spy) -> None:
+    assert PacketFilter(nft).reconcile(CLOSED) == ("table missing",)
+
+
+def test_a_table_of_another_process_is_made_anew(namespace: Namespace, nft: Spy) -> None:
+    namespace.nft(render(CLOSED))
+    assert "table not ours yet" in PacketFilter(nft).reconcile(CLOSED)
+
+
+def test_a_second_reconcile_changes_and_reports_nothing(packets: PacketFilter, nft: Spy) -> None:
+    assert (packets.reconcile(CONNECTED), nft.told) == ((), [])
+
+
+def test_a_new_policy_refills_and_leaves_the_structure(packets: PacketFilter, nft: Spy) -> None:
+    packets.reconcile(RELEASED)
+    (told,) = nft.told
+    assert told.startswith("flush map inet portcullis gate\n")
+
+
+def test_a_new_policy_is_in_force_after_a_refill(packets: PacketFilter, nft: Spy) -> None:
+    packets.reconcile(RELEASED)
+    assert listed_elements(nft.list_table("inet", "portcullis") or []) == elements(RELEASED)
+
+
+def test_a_refill_says_which_elements_it_changed(packets: PacketFilter) -> None:
+    changed = packets.reconcile(CONNECTED._replace(endpoints=()))
+    assert changed == ("elements of endpoints4 differ",)
+
+
+TAMPERING = {
+    "everything flushed": "flush ruleset",
+    "the table deleted": f"delete table {TABLE}",
+    "a chain flushed": f"flush chain {TABLE} forward",
+    "a set flushed": f"flush set {TABLE} protected",
+    "an element deleted": f"delete element {TABLE} endpoints4 {{ 198.51.100.10 . udp . 51820 }}",
+    "an element added": f"add element {TABLE} endpoints4 {{ 203.0.113.66 . udp . 53 }}",
+    "the gate opened": f"add element {TABLE} gate {{ ipv4 : accept }}",
+    "a way forward added": f'add element {TABLE} forwards {{ "lan" . "wan" : accept }}',
+    "a verdict changed": f'delete element {TABLE} forwards {{ "lan" . "pc0" : goto to_tunnel }}\n'
+    f'add element {TABLE} forwards {{ "lan" . "pc0" : accept }}',
+    "a rule inserted": f"insert rule {TABLE} forward accept",
+    "a rule inserted under one of our names": f"insert rule {TABLE} output accept"
+    ' comment "the router to itself"',
+    "a rule appended": f"add rule {TABLE} blocked accept",
+    "a chain's policy changed": f"chain {TABLE} forward {{ policy accept; }}",
+    "a chain added": f"add chain {TABLE} extra",
+    "a base chain added": f"add chain {TABLE} extra"
+    " { type filter hook forward priority -300; policy accept; }",
+    "a set added": f"add set {TABLE} extra {{ type ipv4_addr; }}",
+    "the table asleep": f"add table {TABLE} {{ flags dormant; }}",
+}
+
+
+@pytest.mark.parametrize("deed", TAMPERING)
+def test_tampering_is_noticed(namespace: Namespace, packets: PacketFilter, deed: str) -> None:
+    namespace.nft(TAMPERING[deed])
+    assert packets.standing(CONNECTED) != ()
+
+
+@pytest.mark.parametrize("deed", TAMPERING)
+def test_tampering_is_undone_and_told(
+    namespace: Namespace, packets: PacketFilter, deed: str
+) -> None:
+    before = namespace.run(["nft", "-s", "list", "ruleset"]).stdout
+    namespace.nft(TAMPERING[deed])
+    told = packets.reconcile(CONNECTED)
+    assert (told != (), namespace.run(["nft", "-s", "list", "ruleset"]).stdout) == (True, before)
+
+
+@pytest.mark.parametrize(
+    "comment", ["K1: say no at once", "the end: un-NATed it may not go", "K12: no other resolver"]
+)
+def test_a_deleted_rule_is_put_back(
+    namespace: Namespace, packets: PacketFilter, comment: str
+) -> None:
+    chain = next(name for name, c in template_chains().items() if comment in c.comments)
+    namespace.nft(f"delete rule {TABLE} {chain} handle {handle_of(namespace, comment)}")
+    assert packets.reconcile(CONNECTED) == ("rules differ",)
+
+
+def test_a_replaced_rule_with_the_same_comment_is_put_back(
+    namespace: Namespace, packets: PacketFilter
+) -> None:
+    handle = handle_of(namespace, "K1: say no at once")
+    rule = f'replace rule {TABLE} forward handle {handle} accept comment "K1: say no at once"'
+    namespace.nft(rule)
+    assert packets.reconcile(CONNECTED) == ("rules differ",)
+
+
+def test_a_deleted_counter_is_put_back(namespace: Namespace, packets: PacketFilter) -> None:
+    """It can be deleted only together with the rules that count with it."""
+    text = namespace.run(["nft", "-a", "list", "table", "inet", "portcullis"]).stdout
+    chain, deletions = "", []
+    for line in text.splitlines():
+        if opened := re.match(r"\tchain (\w+) ", line):
+            chain = opened.group(1)
+        elif found := re.search(r'counter name "blocked_router".*# handle (\d+)', line):
+            deletions.append(f"delete rule {TABLE} {chain} handle {found.group(1)}")
+    namespace.nft("\n".join([*deletions, f"delete counter {TABLE} blocked_router"]))
+    packets.reconcile(CONNECTED)
+    assert set(packets.counters()) == set(COUNTERS)
+
+
+def test_foreign_tables_are_left_alone(namespace: Namespace, packets: PacketFilter) -> None:
+    namespace.nft("table inet fw4 { chain forward { type filter hook forward priority 0; }\n }")
+    namespace.nft(f"delete table {TABLE}")
+    packets.reconcile(CONNECTED)
+    assert "table inet fw4\n" in namespace.run(["nft", "list", "tables"]).stdout
+
+
+def test_standing_changes_nothing(packets: PacketFilter, nft: Spy) -> None:
+    assert (packets.standing(CLOSED) != (), nft.told) == (True, [])
+
+
+class Broken(Nftables):
+    """nft that refuses, or that pretends to have done what it was told."""
+
+    def __init__(self, run: Callable[[str], None], listing: list[dict[str, Any]] | None) -> None:
+        self._run_instead, self._listing = run, listing
+
+    def run(self, commands: str) -> None:
+        self._run_instead(commands)
+
+    def list_table(self, family: str, name: str) -> list[dict[str, Any]] | None:
+        return self._listing
+
+    def accepts(self, commands: str) -> bool:
+        return False
+
+
+def refuse(_commands: str) -> None:
+    raise NftError("Operation not permitted")
+
+
+def test_a_refused_transaction_is_a_filter_error_with_the_reason() -> None:
+    with pytest.raises(FilterError, match="Operation not permitted"):
+        PacketFilter(Broken(refuse, None)).reconcile(CLOSED)
+
+
+@pytest.mark.parametrize("listing", [None, []], ids=["no table", "an empty table"])
+def test_a_transaction_without_effect_is_a_filter_error(
+    listing: list[dict[str, Any]] | None,
+) -> None:
+    with pytest.raises(FilterError):
+        PacketFilter(Broken(lambda _: None, listing)).reconcile(CLOSED)
+
+
+def test_a_refill_without_effect_is_a_filter_error(packets: PacketFilter, nft: Spy) -> None:
+    nft.run = lambda commands: None  # type: ignore[method-assign]
+    with pytest.raises(FilterError, match="elements of gate differ"):
+        packets.reconcile(RELEASED)
+
+
+def test_after_a_failed_read_back_the_whole_table_is_made_anew(
+    packets: PacketFilter, nft: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as deaf:
+        deaf.setattr(nft, "run", lambda commands: None)
+        with pytest.raises(FilterError):
+            packets.reconcile(RELEASED)
+    packets.reconcile(RELEASED)
+    assert nft.told == [render(RELEASED, packets.flags)]
+
+
+def test_a_chain_that_was_not_loaded_as_written_is_a_filter_error(
+    nft: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def less(commands: str) -> None:
+        Nftables.run(nft, commands.replace("\t\tjump blocked comment", "\t\taccept #"))
+
+    monkeypatch.setattr(nft, "run", less)
+    with pytest.raises(FilterError, match="chain forward"):
+        PacketFilter(nft).reconcile(CLOSED)
+
+
+def test_nft_that_cannot_list_is_a_filter_error(nft: Spy, monkeypatch: pytest.MonkeyPatch) -> None:
+    packets = PacketFilter(nft)
+    monkeypatch.setattr(nft, "_run", lambda *_: refuse(""))
+    with pytest.raises(FilterError, match="Operation not permitted"):
+        packets.reconcile(CLOSED)
+
+
+def test_nft_that_cannot_list_is_no_standing_filter(
+    packets: PacketFilter, nft: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nft, "_run", lambda *_: refuse(""))
+    assert packets.standing(CONNECTED) == ("nft: Operation not permitted",)
+
+
+def test_nothing_is_counted_where_there_is_no_table(nft: Spy) -> None:
+    assert PacketFilter(nft).counters() == {}
+
+
+def test_addresses_of_every_shape_read_back_as_written(packets: PacketFilter) -> None:
+    """nft writes them its own way; what differed would be healed for ever and never verified."""
+    draw = random.Random(1)
+    shapes = [
+        sum(draw.choice((0, 0, 1, 0xFFFF)) << 16 * group for group in range(7)) | 0x2001 << 112
+        for _ in range(400)
+    ]
+    servers = tuple(Socket(str(IPv6Address(shape)), "udp", 1) for shape in dict.fromkeys(shapes))
+    assert packets.reconcile(CONNECTED._replace(endpoints=servers)) != ()
+
+
+def test_the_template_is_parsed_whole() -> None:
+    chains = template_chains()
+    assert len(chains) == len(re.findall(r"^\tchain ", STRUCTURE, re.MULTILINE))
+    assert sum(len(c.comments) for c in chains.values()) == STRUCTURE.count(' comment "')
+
+
+@pytest.mark.parametrize(
+    ("name", "hook"),
+    [
+        ("forward", ("filter", "forward", -10, "drop")),
+        ("dns_devices", ("nat", "prerouting", -110, "accept")),
+        ("source_nat", ("nat", "postrouting", 90, "accept")),
+        ("blocked", None),
+    ],
+)
+def test_a_hook_of_the_template_is_read(name: str, hook: tuple[str, str, int, str] | None) -> None:
+    assert template_chains()[name].hook == hook
+
+
+def test_what_the_kernel_lists_equals_the_template(packets: PacketFilter, nft: Spy) -> None:
+    assert listed_chains(nft.list_table("inet", "portcullis") or []) == template_chains()
+
+
+def test_a_rule_without_a_comment_is_listed_all_the_same(
+    namespace: Namespace, packets: PacketFilter, nft: Spy
+) -> None:
+    namespace.nft(f"insert rule {TABLE} refuse accept")
+    listed = listed_chains(nft.list_table("inet", "portcullis") or [])
+    assert listed["refuse"].comments[0] == ""
+
+
+def test_an_element_with_options_is_none_of_ours() -> None:
+    element = {"elem": {"val": "10.0.0.1", "comment": "mine"}}
+    entry = {"set": {"name": "tunnel4", "type": "ipv4_addr", "elem": [element]}}
+    assert listed_elements([entry]) == {"tunnel4": frozenset({"10.0.0.1 with options"})}
+
+
+# Packets: lan and guest behind the router, wan in front of it. Nothing is NATed, routes lead back.
+
+_WORLD = """
+link add lan type veth peer name eth0 netns filter-lan
+link add guest type veth peer name eth0 netns filter-guest
+link add wan type veth peer name eth0 netns filter-wan
+tuntap add pc0 mode tun
+addr add 192.168.1.1/24 dev lan
+addr add 192.168.2.1/24 dev guest
+addr add 203.0.113.2/24 dev wan
+link set lan up
+link set guest up
+link set wan up
+"""
+_HOSTS = {"lan": ("192.168.1.2", "192.168.1.1"), "guest": ("192.168.2.2", "192.168.2.1")}
+_HOSTS["wan"] = ("203.0.113.1", "203.0.113.2")
+
+
+class World:
+    """Hosts around the router, and what arrives at them."""
+
+    def __init__(self, router: Namespace, hosts: dict[str, Namespace]) -> None:
+        self.router, self.hosts = router, hosts
+        self._open: list[socket.socket] = []
+
+    def listen(self, host: str, port: int) -> socket.socket:
+        found = self.hosts[host].socket()
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+        found.bind(("0.0.0.0", port))
+        found.settimeout(0.3)
+        self._open.append(found)
+        return found
+
+    def arrives(self, source: str, to: str, port: int) -> bool:
+        """Whether a datagram from one host arrives at another."""
+        receiver, sender = self.listen(to, port), self.hosts[source].socket()
+        try:
+            sender.sendto(b"probe", (_HOSTS[to][0], port))
+            return receiver.recv(100) == b"probe"
+        except TimeoutError:
+            return False
+        finally:
+            receiver.close()
+            sender.close()
+
+    def close(self) -> None:
+        for found in self._open:
+            found.close()
+
+
+@pytest.fixture
+def world(namespace: Namespace) -> Iterator[World]:
+    hosts = {name: Namespace(f"filter-{name}") for name in _HOSTS}
+    try:
+        for host in hosts.values():
+            subprocess.run(["ip", "netns", "add", host.name], check=True)
+        namespace.ip(_WORLD)
+        namespace.sysctl({"ipv4/ip_forward": 1})
+        for name, (address, gateway) in _HOSTS.items():
+            up = f"addr add {address}/24 dev eth0\nlink set eth0 up\nlink set lo up\n"
+            hosts[name].ip(f"{up}route add default via {gateway}")
+        found = World(namespace, hosts)
+        yield found
+        found.close()
+    finally:
+        for host in hosts.values():
+            subprocess.run(["ip", "netns", "del", host.name], check=True)
+
+
+@pytest.mark.parametrize(
+    ("policy", "source", "to", "port", "passes"),
+    [
+        (HOUSE, "lan", "wan", 7, False),
+        (CONNECTED, "lan", "wan", 7, False),
+        (CLOSED, "lan", "wan", 7, False),
+        (RELEASED, "lan", "wan", 7, True),
+        (HOUSE, "wan", "lan", 7, False),
+        (HOUSE, "lan", "guest", 7, True),
+        (CONNECTED, "lan", "guest", 7, True),
+        (CONNECTED._replace(lan_access=False), "lan", "guest", 7, False),
+        (CONNECTED, "guest", "lan", 53, False),
+        (RELEASED, "guest", "wan", 53, True),
+        (RELEASED, "guest", "lan", 53, True),
+        (RELEASED._replace(lan_access=False), "guest", "lan", 7, True),
+    ],
+    ids=[
+        *("closed to wan", "connected to wan", "empty to wan", "released to wan", "wan to lan"),
+        *("lan to guest", "lan to guest connected", "denied lan to guest"),
+        *("dns between networks", "released dns to wan", "released dns between networks"),
+        "released and denied",
+    ],
+)
+def test_a_packet_passes_or_not(
+    world: World, nft: Spy, policy: Policy, source: str, to: str, port: int, passes: bool
+) -> None:
+    PacketFilter(nft).reconcile(policy)
+    assert world.arrives(source, to, port) is passes
+
+
+def test_a_blocked_device_is_refused_at_once_and_counted(world: World, nft: Spy) -> None:
+    packets = PacketFilter(nft)
+    packets.reconcile(HOUSE)
+    with world.hosts["lan"].socket() as sender:
+        sender.settimeout(2)
+        sender.connect((_HOSTS["wan"][0], 7))
+        sender.send(b"probe")
+        with pytest.raises(OSError, match="No route to host"):
+            sender.recv(1)
+    assert packets.counters()["blocked_devices"] == 1
+
+
+@pytest.mark.parametrize(
+    ("mark", "port", "passes"), [(MARK, 51820, True), (0, 51820, False), (MARK, 51821, False)]
+)
+def test_the_routers_own_packet_needs_both_the_mark_and_the_pinned_socket(
+    world: World, nft: Spy, mark: int, port: int, passes: bool
+) -> None:
+    wan = _HOSTS["wan"][0]
+    PacketFilter(nft).reconcile(CONNECTED._replace(endpoints=(Socket(wan, "udp", 51820),)))
+    receiver, sender = world.listen("wan", port), socket.socket(type=socket.SOCK_DGRAM)
+    with sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        try:
+            sender.sendto(b"probe", (wan, port))
+            arrived = receiver.recv(100) == b"probe"
+        except (PermissionError, TimeoutError, OSError):
+            arrived = False
+    assert arrived is passes
+
+
+_FLOOD = """
+import socket, sys, select
+sent = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    with socket.socket(type=socket.SOCK_DGRAM) as flow:
+        for _ in range(4):
+            try:
+                flow.sendto(b"flood", (sys.argv[1], 7))
+                sent += 1
+            except OSError:
+                pass
+print(sent)
+"""
+
+
+def flooded(world: World, action: Callable[[], None]) -> tuple[int, int]:
+    """Datagrams of ever new flows sent from lan to wan during `action`, and how many arrived."""
+    receiver = world.listen("wan", 7)
+    command = world.hosts["lan"].command([sys.executable, "-c", _FLOOD, _HOSTS["wan"][0]])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as flood:
+        action()
+        sent = int(flood.communicate(b"end\n")[0])
+    arrived = 0
+    receiver.setblocking(False)
+    while True:
+        try:
+            receiver.recv(100)
+        except BlockingIOError:
+            break
+        arrived += 1
+    receiver.close()
+    return sent, arrived
+
+
+def blocked(nft: Spy) -> int:
+    return PacketFilter(nft).counters()["blocked_devices"]
+
+
+def test_no_packet_leaks_while_the_table_is_refilled_200_times(world: World, nft: Spy) -> None:
+    packets = PacketFilter(nft)
+    policies = (HOUSE, CONNECTED)
+    packets.reconcile(CONNECTED)
+
+    def refill() -> None:
+        while blocked(nft) == 0:  # the flood has begun
+            pass
+        nft.told.clear()
+        for turn in range(200):
+            packets.reconcile(policies[turn % 2])
+
+    sent, arrived = flooded(world, refill)
+    assert len(nft.told) == 200
+    assert sent > 1000
+    assert arrived == 0
+
+
+def test_no_packet_leaks_while_the_table_is_loaded_200_times(world: World, nft: Spy) -> None:
+    PacketFilter(nft).reconcile(CONNECTED)
+
+    def load() -> None:
+        while blocked(nft) == 0:
+            pass
+        for turn in range(200):
+            nft.run(render((HOUSE, CONNECTED)[turn % 2]))
+
+    sent, arrived = flooded(world, load)
+    assert sent > 1000
+    assert arrived == 0
+
+
+def test_the_flood_would_have_been_seen(world: World, nft: Spy) -> None:
+    """The positive control: one released moment among the closed ones lets packets through."""
+    packets = PacketFilter(nft)
+    packets.reconcile(HOUSE)
+
+    def release_for_a_moment() -> None:
+        while blocked(nft) == 0:
+            pass
+        packets.reconcile(RELEASED)
+        packets.reconcile(HOUSE)
+
+    _, arrived = flooded(world, release_for_a_moment)
+    assert arrived > 0
+
+
+def test_the_tunnel_device_is_the_one_the_rules_name() -> None:
+    assert set(re.findall(r'[io]ifname (?:!= )?"(\w+)"', STRUCTURE)) == {"lo", TUNNEL}
