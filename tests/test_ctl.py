@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 
-from portcullis import __version__
 from router.appliance import Appliance
+
+from portcullis import __version__
 
 
 def test_version_needs_no_daemon(appliance: Appliance) -> None:

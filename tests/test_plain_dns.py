@@ -23,9 +23,7 @@ def ask(host: Namespace, name: str, *options: str) -> str:
 
 @pytest.mark.parametrize("host", ["lana", "guest", "router"])
 @pytest.mark.parametrize("transport", ["+notcp", "+tcp"])
-def test_only_the_tunnels_resolver_answers(
-    appliance: Appliance, host: str, transport: str
-) -> None:
+def test_only_the_tunnels_resolver_answers(appliance: Appliance, host: str, transport: str) -> None:
     space = appliance.world.spaces[host]
     for resolver in ELSEWHERE:  # positive control: outside, everybody answers for himself
         assert ask(space, "control.example.org", transport, f"@{resolver}") not in ("", TUNNEL[0])

@@ -57,6 +57,7 @@ def test_connecting_blocks(appliance: Appliance, mode: str) -> None:
         assert_active(appliance, "connecting", mode)
 
 
+@pytest.mark.pyroute2
 @pytest.mark.parametrize("mode", MODES)
 def test_connected_lets_out_nothing_but_the_tunnel(appliance: Appliance, mode: str) -> None:
     with proven(appliance) as probes:

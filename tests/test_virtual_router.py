@@ -59,8 +59,10 @@ class Tunnel:
             f"addr add {client.v4}/32 dev {device}\naddr add {client.v6}/128 dev {device} nodad\n"
             f"link set {device} mtu 1420 up\n"
             f"route add {self._server.host.v4} via {at.ISP.v4}\n"
-            + "".join(f"route add {half} dev {device}\n"
-                      for half in ("0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1"))
+            + "".join(
+                f"route add {half} dev {device}\n"
+                for half in ("0.0.0.0/1", "128.0.0.0/1", "::/1", "8000::/1")
+            )
         )
         return self
 
@@ -110,8 +112,9 @@ def test_a_flood_is_answered_whole(r: VirtualRouter) -> None:
 
 
 def test_resolvers_tell_who_they_are(r: VirtualRouter) -> None:
-    probes = [DnsUdp(r.lana, resolver) for resolver in
-              (at.ROUTER_LAN.v4, at.PUBLIC_DNS.v6, at.ISP.v4)]
+    probes = [
+        DnsUdp(r.lana, resolver) for resolver in (at.ROUTER_LAN.v4, at.PUBLIC_DNS.v6, at.ISP.v4)
+    ]
     names = [set(result.names) for result in run(probes, count=1)]
     assert names == [{"isp"}, {"public-dns"}, {"isp"}]
     token = next(iter(probes[1].attempts)).decode()
@@ -122,7 +125,9 @@ def test_resolvers_tell_who_they_are(r: VirtualRouter) -> None:
 def test_dnsmasq_knows_the_lan(r: VirtualRouter) -> None:
     found = {name: _ask(r, name) for name in ("router.lan", "lanb.lan", "vpn2.example.net")}
     assert found == {
-        "router.lan": at.ROUTER_LAN.v4, "lanb.lan": at.LAN_B.v4, "vpn2.example.net": at.VPN2.v4,
+        "router.lan": at.ROUTER_LAN.v4,
+        "lanb.lan": at.LAN_B.v4,
+        "vpn2.example.net": at.VPN2.v4,
     }
 
 
@@ -154,6 +159,7 @@ def test_a_tunnel_by_hand_carries_everything_and_the_judge_agrees() -> None:
 
 def test_servers_misbehave_on_request_and_recover() -> None:
     with VirtualRouter(dnsmasq=False) as r:
+
         def answered() -> bool:
             return run([Icmp(r.router, at.TUNNEL1.v4)], 1, 0.5)[0].answered == 1
 
@@ -241,8 +247,15 @@ def _arp(sender: str, mac_address: str = at.WAN_MAC, operation: int = 1) -> byte
     return craft.ethernet(body, ETH_ARP)
 
 
-def _icmp6(kind: int, about: str, source: str = WAN_LL, target: str = at.ISP.v6, hops: int = 255,
-           options: bytes = b"", mac_address: str = at.WAN_MAC) -> bytes:
+def _icmp6(
+    kind: int,
+    about: str,
+    source: str = WAN_LL,
+    target: str = at.ISP.v6,
+    hops: int = 255,
+    options: bytes = b"",
+    mac_address: str = at.WAN_MAC,
+) -> bytes:
     body = struct.pack("!BBHI", kind, 0, 0, 0)
     body += (socket.inet_pton(socket.AF_INET6, about) if about else b"") + options
     return craft.ethernet(craft.ip(source, target, 58, body, hops=hops), source=mac_address)
@@ -370,9 +383,11 @@ def test_fragments_are_judged_by_their_first(target: str) -> None:
 def test_real_line_traffic_is_allowed() -> None:
     """ARP, NS, NA, MLD and a bootstrap query as the kernel really sends them."""
     with VirtualRouter(dnsmasq=False) as r, Capture(r.isp, r.access) as wan:
-        r.router.ip(f"link set {at.WAN_DEVICE} down\nlink set {at.WAN_DEVICE} up\n"
-                    f"addr add {WAN.v6}/64 dev {at.WAN_DEVICE} nodad\n"
-                    f"route replace default via {at.ISP.v4}\n")
+        r.router.ip(
+            f"link set {at.WAN_DEVICE} down\nlink set {at.WAN_DEVICE} up\n"
+            f"addr add {WAN.v6}/64 dev {at.WAN_DEVICE} nodad\n"
+            f"route replace default via {at.ISP.v4}\n"
+        )
         with r.router.socket() as sock:
             sock.sendto(BOOTSTRAP, (at.ISP.v4, 53))
             wan.wait_for(BOOTSTRAP[12:])
@@ -412,11 +427,12 @@ def test_a_capture_restores_vlan_tags(r: VirtualRouter) -> None:
 # -- coming and going -----------------------------------------------------------------------------
 
 
-def _world() -> tuple[object, ...]:
-    """Everything a router might leave behind in this process and on this machine."""
+def _world(maker: int = os.getpid()) -> tuple[object, ...]:
+    """Everything a router that `maker` made might leave behind. Other routers may come and go:
+    tests run side by side."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    routers = [p.name for p in Path("/run").glob("vr*")]
-    spaces = [p.name for p in NETNS_DIR.glob("vr*")]
+    routers = [p.name for p in Path("/run").glob(f"vr{maker:x}-*")]
+    spaces = [p.name for p in NETNS_DIR.glob(f"vr{maker:x}-*")]
     return children, routers, spaces, threading.active_count(), len(os.listdir("/proc/self/fd"))
 
 
@@ -441,14 +457,14 @@ def test_nothing_is_left_behind_after_a_failure(step: str, monkeypatch: pytest.M
 
 
 def test_a_killed_test_leaves_nothing_behind() -> None:
-    before = _world()
     code = (
         "import os, signal\nfrom router import VirtualRouter\n"
         "r = VirtualRouter().__enter__()\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     # the warden and all that it ends hold the pipe; it is closed when they are gone
-    with subprocess.Popen([sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=HERE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
         assert process.stdout
         output = b""
         while select.select([process.stdout], [], [], 20)[0]:
@@ -458,7 +474,8 @@ def test_a_killed_test_leaves_nothing_behind() -> None:
             output += data
         else:
             pytest.fail(f"something still lives: {output!r}")
-    assert _world() == before
+    routers, spaces = _world(process.pid)[1:3]
+    assert (routers, spaces) == ([], [])
 
 
 def test_two_routers_do_not_meet(r: VirtualRouter) -> None:
@@ -480,8 +497,15 @@ def _isolated(
     )
     env = {k: v for k, v in os.environ.items() if k != isolation.MARK}
     env["PYTHONDONTWRITEBYTECODE"] = "1"
-    done = subprocess.run(wrap([python, "-c", code]), cwd=HERE, env=env, timeout=60,
-                          capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        wrap([python, "-c", code]),
+        cwd=HERE,
+        env=env,
+        timeout=60,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.split("\n")
 
@@ -502,6 +526,7 @@ def test_isolated_without_privileges() -> None:
         f" && mount --bind {mine}/tun /dev/net/tun && exec setpriv --reuid 65534 --regid 65534"
         ' --clear-groups "$@"'
     )
+
     def nobody_can(*argv: str) -> bool:
         drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *argv]
         return subprocess.run(drop, capture_output=True, check=False).returncode == 0
@@ -511,7 +536,5 @@ def test_isolated_without_privileges() -> None:
         pytest.skip(f"{sys.executable} is not for others")
     if not nobody_can("unshare", "-Urnm", "true"):
         pytest.skip("this kernel gives no user namespaces to ordinary users")
-    output = _isolated(
-        lambda argv: ["unshare", "-m", "sh", "-ec", script, "sh", *argv], pythons[0]
-    )
+    output = _isolated(lambda argv: ["unshare", "-m", "sh", "-ec", script, "sh", *argv], pythons[0])
     assert output[0] == "3 3 []"

@@ -240,7 +240,7 @@ def interfaces() -> dict[str, Any]:
 
     def one(name: str, device: str, v4: list[str], v6: list[str], gateways: list[str]) -> Any:
         return {
-            **dict.fromkeys(empty, []),
+            **{key: [] for key in empty},
             **{"interface": name, "up": True, "pending": False, "available": True},
             **{"autostart": True, "dynamic": False, "uptime": 35, "proto": "static"},
             **{"l3_device": device, "device": device, "metric": 0, "dns_metric": 0},
@@ -250,7 +250,7 @@ def interfaces() -> dict[str, Any]:
                 {"target": "::" if ":" in g else "0.0.0.0", "mask": 0, "nexthop": g, "source": ""}
                 for g in gateways
             ],
-            "inactive": {**dict.fromkeys(empty, []), "route": []},
+            "inactive": {**{key: [] for key in empty}, "route": []},
             "data": {},
         }
 

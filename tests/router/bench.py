@@ -80,7 +80,8 @@ def forwarding() -> None:
             f"link add pc0 netns {router.name} type veth peer name eth0 netns {sink.name}\n"
         )
         source.ip(
-            "addr add 192.168.1.2/24 dev eth0\nlink set eth0 up\nroute add default via 192.168.1.1\n"
+            "addr add 192.168.1.2/24 dev eth0\nlink set eth0 up\n"
+            "route add default via 192.168.1.1\n"
         )
         router.ip(
             "addr add 192.168.1.1/24 dev br-lan\nlink set br-lan up\n"

@@ -20,8 +20,15 @@ def ethernet(
 
 
 def ip(
-    source: str, target: str, protocol: int, body: bytes, *, hops: int = 64, offset: int = 0,
-    more: bool = False, ident: int = 1,
+    source: str,
+    target: str,
+    protocol: int,
+    body: bytes,
+    *,
+    hops: int = 64,
+    offset: int = 0,
+    more: bool = False,
+    ident: int = 1,
 ) -> bytes:
     if ":" in target:
         if offset or more:

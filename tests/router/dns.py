@@ -93,8 +93,6 @@ def parse(data: bytes) -> Message:
                 texts.append(str(ipaddress.ip_address(value)))
             elif what == TXT:
                 texts.append(value[1:].decode("ascii", "replace"))
-        return Message(
-            ident, bool(flags & 0x8000), flags & 15, name, kind, tuple(texts), extra > 0
-        )
+        return Message(ident, bool(flags & 0x8000), flags & 15, name, kind, tuple(texts), extra > 0)
     except (struct.error, IndexError, ValueError) as error:
         raise DnsError(f"not a DNS message: {error}") from error

@@ -59,18 +59,35 @@ class Zone:
         text = ""
         accepts = "accept" in (self.input, self.forward)
         if accepts:
-            text += _chain(f"accept_from_{self.name}", f'iifname "{dev}" counter accept comment "!fw4: accept {fam} traffic"')
+            text += _chain(
+                f"accept_from_{self.name}",
+                f'iifname "{dev}" counter accept comment "!fw4: accept {fam} traffic"',
+            )
         invalid: tuple[str, ...] = ()
         if self.masq or self.masq6:
-            family = "" if self.masq and self.masq6 else f"meta nfproto ipv{6 if self.masq6 else 4} "
-            invalid = (f'{family}oifname "{dev}" ct state invalid counter drop comment "!fw4: Prevent NAT leakage"',)
-        text += _chain(f"accept_to_{self.name}", *invalid, f'oifname "{dev}" counter accept comment "!fw4: accept {fam} traffic"')
+            family = (
+                "" if self.masq and self.masq6 else f"meta nfproto ipv{6 if self.masq6 else 4} "
+            )
+            invalid = (
+                f'{family}oifname "{dev}" ct state invalid counter drop comment "!fw4: Prevent NAT leakage"',
+            )
+        text += _chain(
+            f"accept_to_{self.name}",
+            *invalid,
+            f'oifname "{dev}" counter accept comment "!fw4: accept {fam} traffic"',
+        )
         if self.input != "accept":
             act = "jump handle_reject" if self.input == "reject" else "drop"
-            text += _chain(f"{self.input}_from_{self.name}", f'iifname "{dev}" counter {act} comment "!fw4: {self.input} {fam} traffic"')
+            text += _chain(
+                f"{self.input}_from_{self.name}",
+                f'iifname "{dev}" counter {act} comment "!fw4: {self.input} {fam} traffic"',
+            )
         if self.forward != "accept":
             act = "jump handle_reject" if self.forward == "reject" else "drop"
-            text += _chain(f"{self.forward}_to_{self.name}", f'oifname "{dev}" counter {act} comment "!fw4: {self.forward} {fam} traffic"')
+            text += _chain(
+                f"{self.forward}_to_{self.name}",
+                f'oifname "{dev}" counter {act} comment "!fw4: {self.forward} {fam} traffic"',
+            )
         return text
 
     def policy_chains(self) -> str:
@@ -81,7 +98,12 @@ class Zone:
         return (
             _chain(f"input_{self.name}", *self.input_rules, f"jump {self.input}_from_{self.name}")
             + _chain(f"output_{self.name}", f"jump accept_to_{self.name}")
-            + _chain(f"forward_{self.name}", *self.forward_rules, *jumps, f"jump {self.forward}_to_{self.name}")
+            + _chain(
+                f"forward_{self.name}",
+                *self.forward_rules,
+                *jumps,
+                f"jump {self.forward}_to_{self.name}",
+            )
         )
 
 
@@ -89,8 +111,16 @@ def zones(*, masquerade: bool = True) -> tuple[Zone, ...]:
     out = ("wan", "vpn")
     return (
         Zone("lan", LAN_BRIDGE, "accept", "accept", forward_to=out),
-        Zone("wan", WAN_DEVICE, "reject", "drop", masq=masquerade, mtu_fix=True,
-             input_rules=_WAN_INPUT, forward_rules=_WAN_FORWARD),
+        Zone(
+            "wan",
+            WAN_DEVICE,
+            "reject",
+            "drop",
+            masq=masquerade,
+            mtu_fix=True,
+            input_rules=_WAN_INPUT,
+            forward_rules=_WAN_FORWARD,
+        ),
         Zone("guest", GUEST_BRIDGE, "reject", "reject", forward_to=out, input_rules=_GUEST_INPUT),
         Zone("vpn", TUNNEL_DEVICE, "reject", "reject", masq=True, masq6=True, mtu_fix=True),
     )
@@ -98,7 +128,9 @@ def zones(*, masquerade: bool = True) -> tuple[Zone, ...]:
 
 def render(zones: tuple[Zone, ...], *, offload: bool = False) -> str:
     """The ruleset as fw4 hands it to `nft -f`: one transaction that empties and refills."""
-    accept = "ct state vmap {{ established : accept, related : accept }} comment \"!fw4: Handle {} flows\""
+    accept = (
+        'ct state vmap {{ established : accept, related : accept }} comment "!fw4: Handle {} flows"'
+    )
     syn = 'tcp flags & (fin | syn | rst | ack) == syn jump syn_flood comment "!fw4: Rate limit TCP syn packets"'
 
     def jumps(match: str, hook: str, to: str) -> list[str]:
@@ -110,7 +142,8 @@ def render(zones: tuple[Zone, ...], *, offload: bool = False) -> str:
     def clamp(match: str, way: str) -> list[str]:
         return [
             f'{match} "{z.device}" tcp flags syn / syn,fin,rst tcp option maxseg size set rt mtu comment "!fw4: Zone {z.name} IPv4/IPv6 {way} MTU fixing"'
-            for z in zones if z.mtu_fix
+            for z in zones
+            if z.mtu_fix
         ]
 
     base = "type filter hook {0} priority {1}; policy {2};".format
@@ -120,28 +153,72 @@ def render(zones: tuple[Zone, ...], *, offload: bool = False) -> str:
         devices = ", ".join(f'"{z.device}"' for z in zones if z.name in ("lan", "wan"))
         text += f"\tflowtable ft {{\n\t\thook ingress priority 0;\n\t\tdevices = {{ {devices} }};\n\t\tcounter;\n\t}}\n\n"
         flow = ["meta l4proto { tcp, udp } flow offload @ft;"]
-    text += _chain("input", base("input", "filter", "drop"), 'iif "lo" accept comment "!fw4: Accept traffic from loopback"', accept.format("inbound"), syn, *jumps("iifname", "input", "input"), "jump handle_reject")
-    text += _chain("forward", base("forward", "filter", "drop"), *flow, accept.format("forwarded"), *jumps("iifname", "forward", "forward"), "jump handle_reject")
-    text += _chain("output", base("output", "filter", "accept"), 'oif "lo" accept comment "!fw4: Accept traffic towards loopback"', accept.format("outbound"), *jumps("oifname", "output", "output"))
+    text += _chain(
+        "input",
+        base("input", "filter", "drop"),
+        'iif "lo" accept comment "!fw4: Accept traffic from loopback"',
+        accept.format("inbound"),
+        syn,
+        *jumps("iifname", "input", "input"),
+        "jump handle_reject",
+    )
+    text += _chain(
+        "forward",
+        base("forward", "filter", "drop"),
+        *flow,
+        accept.format("forwarded"),
+        *jumps("iifname", "forward", "forward"),
+        "jump handle_reject",
+    )
+    text += _chain(
+        "output",
+        base("output", "filter", "accept"),
+        'oif "lo" accept comment "!fw4: Accept traffic towards loopback"',
+        accept.format("outbound"),
+        *jumps("oifname", "output", "output"),
+    )
     text += _chain("prerouting", base("prerouting", "filter", "accept"))
-    text += _chain("handle_reject", 'meta l4proto tcp reject with tcp reset comment "!fw4: Reject TCP traffic"', 'reject with icmpx type port-unreachable comment "!fw4: Reject any other traffic"')
-    text += _chain("syn_flood", 'limit rate 25/second burst 50 packets return comment "!fw4: Accept SYN packets below rate-limit"', 'drop comment "!fw4: Drop excess packets"')
+    text += _chain(
+        "handle_reject",
+        'meta l4proto tcp reject with tcp reset comment "!fw4: Reject TCP traffic"',
+        'reject with icmpx type port-unreachable comment "!fw4: Reject any other traffic"',
+    )
+    text += _chain(
+        "syn_flood",
+        'limit rate 25/second burst 50 packets return comment "!fw4: Accept SYN packets below rate-limit"',
+        'drop comment "!fw4: Drop excess packets"',
+    )
     text += "".join(z.policy_chains() + z.verdict_chains() for z in zones)
     text += _chain("dstnat", "type nat hook prerouting priority dstnat; policy accept;")
     natted = [z for z in zones if z.masq or z.masq6]
-    text += _chain("srcnat", "type nat hook postrouting priority srcnat; policy accept;", *(
-        f'oifname "{z.device}" jump srcnat_{z.name} comment "!fw4: Handle {z.name} IPv4/IPv6 srcnat traffic"' for z in natted))
+    text += _chain(
+        "srcnat",
+        "type nat hook postrouting priority srcnat; policy accept;",
+        *(
+            f'oifname "{z.device}" jump srcnat_{z.name} comment "!fw4: Handle {z.name} IPv4/IPv6 srcnat traffic"'
+            for z in natted
+        ),
+    )
     for z in natted:
-        text += _chain(f"srcnat_{z.name}", *(
-            f'meta nfproto ipv{n} masquerade comment "!fw4: Masquerade IPv{n} {z.name} traffic"'
-            for n, on in ((4, z.masq), (6, z.masq6)) if on))
+        text += _chain(
+            f"srcnat_{z.name}",
+            *(
+                f'meta nfproto ipv{n} masquerade comment "!fw4: Masquerade IPv{n} {z.name} traffic"'
+                for n, on in ((4, z.masq), (6, z.masq6))
+                if on
+            ),
+        )
     text += _chain("raw_prerouting", base("prerouting", "raw", "accept"))
     text += _chain("raw_output", base("output", "raw", "accept"))
     text += _chain("mangle_prerouting", base("prerouting", "mangle", "accept"))
-    text += _chain("mangle_postrouting", base("postrouting", "mangle", "accept"), *clamp("oifname", "egress"))
+    text += _chain(
+        "mangle_postrouting", base("postrouting", "mangle", "accept"), *clamp("oifname", "egress")
+    )
     text += _chain("mangle_input", base("input", "mangle", "accept"))
     text += _chain("mangle_output", "type route hook output priority mangle; policy accept;")
-    text += _chain("mangle_forward", base("forward", "mangle", "accept"), *clamp("iifname", "ingress"))
+    text += _chain(
+        "mangle_forward", base("forward", "mangle", "accept"), *clamp("iifname", "ingress")
+    )
     return text + "}\n"
 
 

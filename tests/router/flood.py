@@ -49,9 +49,12 @@ class Totals:
 
     def __sub__(self, before: Totals) -> Totals:
         return Totals(
-            self.sent - before.sent, self.answered - before.answered,
-            self.refused - before.refused, self.sources - before.sources,
-            self.ended - before.ended, self.seconds - before.seconds,
+            self.sent - before.sent,
+            self.answered - before.answered,
+            self.refused - before.refused,
+            self.sources - before.sources,
+            self.ended - before.ended,
+            self.seconds - before.seconds,
         )
 
     def __str__(self) -> str:
@@ -74,15 +77,25 @@ class Flood:
     send as often again. `token` is in every payload."""
 
     def __init__(
-        self, netns: Namespace, targets: Sequence[str], *, rate: int = 1000, held: int = 4,
+        self,
+        netns: Namespace,
+        targets: Sequence[str],
+        *,
+        rate: int = 1000,
+        held: int = 4,
         port: int = 7,
     ) -> None:
         self._netns = netns
         self.token = b"fl" + secrets.token_hex(4).encode()
-        self._order = json.dumps({
-            "targets": list(targets), "rate": rate, "held": held, "port": port,
-            "token": self.token.decode(),
-        })
+        self._order = json.dumps(
+            {
+                "targets": list(targets),
+                "rate": rate,
+                "held": held,
+                "port": port,
+                "token": self.token.decode(),
+            }
+        )
 
     def __enter__(self) -> Flood:
         """Returns when every held flow is established. Raises if one is not answered."""
@@ -90,8 +103,12 @@ class Flood:
         with self._netns.inside():
             self._process: subprocess.Popen[str] = subprocess.Popen(
                 [sys.executable, "-m", f"{package.name}.flood", self._order],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True,
-                cwd=package.parent, env={**os.environ, "PYTHONPATH": str(package.parent)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+                cwd=package.parent,
+                env={**os.environ, "PYTHONPATH": str(package.parent)},
             )
         try:
             self._ask("")
@@ -101,7 +118,9 @@ class Flood:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self._end()

@@ -15,8 +15,17 @@ PPP_IP4, PPP_IP6 = 0x0021, 0x0057
 ICMP, IGMP, TCP, UDP, ICMP6 = 1, 2, 6, 17, 58
 _HOP_BY_HOP, _ROUTING, _FRAGMENT, _AH, _NONE, _DESTINATION = 0, 43, 44, 51, 59, 60
 _MOBILITY, _HIP, _SHIM6 = 135, 139, 140
-_PROTOCOLS = {ICMP: "ICMP", IGMP: "IGMP", TCP: "TCP", UDP: "UDP", ICMP6: "ICMPv6", 41: "6in4",
-              47: "GRE", 50: "ESP", 132: "SCTP"}
+_PROTOCOLS = {
+    ICMP: "ICMP",
+    IGMP: "IGMP",
+    TCP: "TCP",
+    UDP: "UDP",
+    ICMP6: "ICMPv6",
+    41: "6in4",
+    47: "GRE",
+    50: "ESP",
+    132: "SCTP",
+}
 
 
 class Malformed(ValueError):
@@ -169,8 +178,16 @@ def _ip4(body: bytes) -> tuple[Ip, int]:
     if first >> 4 != 4 or header < 20 or not header <= end <= len(body):
         raise Malformed("IPv4 header")
     packet = _transport(
-        4, _text(source), _text(target), protocol, ttl, ident, (fragment & 0x1FFF) * 8,
-        bool(fragment & 0x2000), body[20:header], body[header:end],
+        4,
+        _text(source),
+        _text(target),
+        protocol,
+        ttl,
+        ident,
+        (fragment & 0x1FFF) * 8,
+        bool(fragment & 0x2000),
+        body[20:header],
+        body[header:end],
     )
     return packet, end
 
@@ -181,8 +198,16 @@ def _ip6(body: bytes) -> tuple[Ip, int]:
         raise Malformed("IPv6 header")
     end = 40 + length if length else len(body)  # 0: a segmented TCP frame beyond 64 kB
     at, ident, offset, more, options = 40, 0, 0, False, b""
-    while following in (_HOP_BY_HOP, _ROUTING, _FRAGMENT, _AH, _DESTINATION,
-                        _MOBILITY, _HIP, _SHIM6):
+    while following in (
+        _HOP_BY_HOP,
+        _ROUTING,
+        _FRAGMENT,
+        _AH,
+        _DESTINATION,
+        _MOBILITY,
+        _HIP,
+        _SHIM6,
+    ):
         if offset:
             break
         this, (following, size) = following, struct.unpack_from("!2B", body, at)
@@ -200,14 +225,23 @@ def _ip6(body: bytes) -> tuple[Ip, int]:
             # allowed nowhere: no need to look further
             following = this
             break
-    packet = _transport(6, _text(source), _text(target), following, hops, ident, offset, more,
-                        options, body[at:end])
+    packet = _transport(
+        6, _text(source), _text(target), following, hops, ident, offset, more, options, body[at:end]
+    )
     return packet, end
 
 
 def _transport(
-    version: int, source: str, target: str, protocol: int, hops: int, ident: int, offset: int,
-    more: bool, options: bytes, body: bytes,
+    version: int,
+    source: str,
+    target: str,
+    protocol: int,
+    hops: int,
+    ident: int,
+    offset: int,
+    more: bool,
+    options: bytes,
+    body: bytes,
 ) -> Ip:
     sport = dport = kind = code = None
     flags, payload = 0, body
@@ -225,8 +259,24 @@ def _transport(
     elif (protocol, version) in ((ICMP, 4), (ICMP6, 6)):
         kind, code = struct.unpack_from("!2B", body)
         payload = body[4:]
-    return Ip(version, source, target, protocol, hops, ident, offset, more, options, body,
-              sport, dport, payload, kind, code, flags)
+    return Ip(
+        version,
+        source,
+        target,
+        protocol,
+        hops,
+        ident,
+        offset,
+        more,
+        options,
+        body,
+        sport,
+        dport,
+        payload,
+        kind,
+        code,
+        flags,
+    )
 
 
 def _text(packed: bytes) -> str:

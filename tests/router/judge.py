@@ -183,7 +183,9 @@ def _is_arp(arp: Arp, allowed: Allowed) -> bool:
 def _is_dhcp(ip: Ip, allowed: Allowed) -> bool:
     body = ip.payload
     return (
-        ip.version == 4 and not ip.fragment and ip.source in allowed.wan | {"0.0.0.0"}
+        ip.version == 4
+        and not ip.fragment
+        and ip.source in allowed.wan | {"0.0.0.0"}
         and len(body) >= 240
         and body[:3] == b"\x01\x01\x06"  # a request, Ethernet
         and body[28:34] == wire.mac(allowed.mac)
@@ -193,9 +195,12 @@ def _is_dhcp(ip: Ip, allowed: Allowed) -> bool:
 
 def _is_dhcp6(ip: Ip) -> bool:
     return (
-        ip.version == 6 and not ip.fragment and ip.target == "ff02::1:2"
+        ip.version == 6
+        and not ip.fragment
+        and ip.target == "ff02::1:2"
         and ipaddress.ip_address(ip.source) in _LINK_LOCAL
-        and len(ip.payload) >= 8 and ip.payload[0] in _DHCP6_CLIENT
+        and len(ip.payload) >= 8
+        and ip.payload[0] in _DHCP6_CLIENT
     )
 
 
@@ -270,6 +275,7 @@ def _is_bootstrap(ip: Ip, allowed: Allowed) -> bool:
     except dns.DnsError:
         return False
     return (
-        not asked.response and asked.kind in (dns.A, dns.AAAA)
+        not asked.response
+        and asked.kind in (dns.A, dns.AAAA)
         and asked.name.lower().rstrip(".") in allowed.names
     )

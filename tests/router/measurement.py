@@ -43,9 +43,13 @@ def lan_probes(r: VirtualRouter) -> list[Probe]:
     MulticastRouting to be forwarded at all."""
     elsewhere = (*at.PUBLIC_DNS.addresses, *at.ISP.addresses)
     return [
-        *flows(r.lana), *questions(r.lana, *at.ROUTER_LAN.addresses[:2], *elsewhere),
-        *flows(r.guest, at.HOSTILE), *questions(r.guest, at.ROUTER_GUEST.v4, *elsewhere),
-        Udp(r.lana, at.VPN1.v4), Udp(r.lana, at.VPN1.v6), Udp(r.lana, at.ISP.v4),
+        *flows(r.lana),
+        *questions(r.lana, *at.ROUTER_LAN.addresses[:2], *elsewhere),
+        *flows(r.guest, at.HOSTILE),
+        *questions(r.guest, at.ROUTER_GUEST.v4, *elsewhere),
+        Udp(r.lana, at.VPN1.v4),
+        Udp(r.lana, at.VPN1.v6),
+        Udp(r.lana, at.ISP.v4),
         Udp(r.lana, at.ISP.v6),
     ]
 
@@ -55,7 +59,8 @@ def router_probes(r: VirtualRouter) -> list[Probe]:
     written to the WAN device directly."""
     device = at.WAN_DEVICE
     return [
-        *flows(r.router, at.PUBLIC_DNS), *flows(r.router, at.PUBLIC_DNS, device=device),
+        *flows(r.router, at.PUBLIC_DNS),
+        *flows(r.router, at.PUBLIC_DNS, device=device),
         *questions(r.router, *at.PUBLIC_DNS.addresses, *at.ISP.addresses),
         Multicast(r.router, at.GROUP4, device=device),
         Multicast(r.router, at.GROUP6, device=device),
@@ -117,7 +122,11 @@ class BatchResult:
 
 
 def measure(
-    r: VirtualRouter, probes: Sequence[Probe], allowed: Allowed | None = None, *, count: int = 3,
+    r: VirtualRouter,
+    probes: Sequence[Probe],
+    allowed: Allowed | None = None,
+    *,
+    count: int = 3,
     timeout: float = 1.0,
 ) -> BatchResult:
     """Run the probes between a capture on the WAN and one in the internet."""
@@ -129,7 +138,8 @@ def measure(
     inside = {host.name for host in (at.TUNNEL1, at.TUNNEL2)}
     tunnelled |= {
         query.name.partition(".")[0].encode()
-        for query in r.servers.queries() if query.resolver in inside
+        for query in r.servers.queries()
+        if query.resolver in inside
     }
     on_wan = tokens(wan.frames) & mine
     return BatchResult(tuple(results), frozenset(tunnelled & mine), frozenset(on_wan), verdict)

@@ -38,18 +38,22 @@ class MulticastRouting:
         hops = bytes([0, 1]).ljust(32, b"\0")  # least TTL towards device 1; 0 is "not there"
         source, group = socket.inet_aton(LAN_A.v4), socket.inet_aton(GROUP4)
         v4.setsockopt(
-            socket.IPPROTO_IP, MRT_ADD_MFC,
+            socket.IPPROTO_IP,
+            MRT_ADD_MFC,
             struct.pack("=4s4sH32sxx3Ii", source, group, 0, hops, 0, 0, 0, 0),
         )
         towards = struct.pack("=I", 1 << 1).ljust(32, b"\0")
         v6.setsockopt(
-            socket.IPPROTO_IPV6, MRT_ADD_MFC,
+            socket.IPPROTO_IPV6,
+            MRT_ADD_MFC,
             _sockaddr6(LAN_A.v6) + _sockaddr6(GROUP6) + struct.pack("=Hxx32s", 0, towards),
         )
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         for sock in self._sockets:

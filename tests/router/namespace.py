@@ -154,8 +154,13 @@ def _finish(
     env: Mapping[str, str] | None,
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        argv, input=stdin if stdin is not None else "", capture_output=True, text=True,
-        timeout=timeout, env=env, check=False,
+        argv,
+        input=stdin if stdin is not None else "",
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=env,
+        check=False,
     )
     if check and done.returncode != 0:
         raise RuntimeError(

@@ -52,8 +52,14 @@ class Probe:
     size = 0  # of a datagram, where it is not just what the token needs
 
     def __init__(
-        self, netns: Namespace, target: str, port: int = ECHO_PORT, *, held: bool = False,
-        device: str = "", mark: int = 0,
+        self,
+        netns: Namespace,
+        target: str,
+        port: int = ECHO_PORT,
+        *,
+        held: bool = False,
+        device: str = "",
+        mark: int = 0,
     ) -> None:
         self.netns, self.target, self.port = netns, target, port
         self.held, self.device, self.mark = held, device, mark

@@ -173,8 +173,13 @@ class Responder:
         except dns.DnsError:
             return None
         entry = {
-            "time": time.time(), "resolver": service["name"], "address": service["address"],
-            "source": peer[0], "transport": over, "name": asked.name.lower(), "kind": asked.kind,
+            "time": time.time(),
+            "resolver": service["name"],
+            "address": service["address"],
+            "source": peer[0],
+            "transport": over,
+            "name": asked.name.lower(),
+            "kind": asked.kind,
         }
         self._log.write(json.dumps(entry).encode() + b"\n")
         found: dict[str, str] = service["answers"].get(asked.name.lower(), service["answers"]["*"])

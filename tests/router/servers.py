@@ -73,7 +73,9 @@ class Query:
 def echo(netns: Namespace, host: Host) -> list[Service]:
     services = [
         Service("echo", transport, netns.name, address, port, host.name)
-        for address in host.addresses for port in ECHO_PORTS for transport in ("udp", "tcp")
+        for address in host.addresses
+        for port in ECHO_PORTS
+        for transport in ("udp", "tcp")
     ]
     return services + [
         Service("echo", "raw", netns.name, address, ODD_PROTOCOL, host.name)
@@ -89,7 +91,8 @@ def resolver(netns: Namespace, host: Host, name: str | None = None) -> list[Serv
     answers["*"] = {str(dns.A): own4, str(dns.AAAA): own6}
     return [
         Service("dns", transport, netns.name, address, 53, name, answers)
-        for address in host.addresses for transport in ("udp", "tcp")
+        for address in host.addresses
+        for transport in ("udp", "tcp")
     ]
 
 
@@ -102,8 +105,12 @@ class Servers:
         package = Path(__file__).resolve().parent
         self._process: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", f"{package.name}.responder", str(self._log)],
-            cwd=package.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            start_new_session=True, env={**os.environ, "PYTHONPATH": str(package.parent)},
+            cwd=package.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            env={**os.environ, "PYTHONPATH": str(package.parent)},
         )
 
     def serve(self, services: Iterable[Service]) -> None:

@@ -2,9 +2,9 @@
 # ruff: noqa: E501  (a line of ip is a line)
 """The virtual router and the world around it, as network namespaces (architecture.md, Testing).
 
-    lana ─┐                                        ┌─ inet  (friendly, hostile, public resolver)
-    lanb ─┴ br-lan ─ router ─ eth1 ─ access ─ isp ─┼─ vpn1
-    guest ─ br-guest ┘                             └─ vpn2
+lana ─┐                                        ┌─ inet  (friendly, hostile, public resolver)
+lanb ─┴ br-lan ─ router ─ eth1 ─ access ─ isp ─┼─ vpn1
+guest ─ br-guest ┘                             └─ vpn2
 """
 
 from __future__ import annotations
@@ -30,23 +30,33 @@ _serial = itertools.count()
 
 _EVERYWHERE = {
     # no duplicate address detection: a second per link-local address, and these never clash
-    "ipv6/conf/all/accept_dad": 0, "ipv6/conf/default/accept_dad": 0,
+    "ipv6/conf/all/accept_dad": 0,
+    "ipv6/conf/default/accept_dad": 0,
     "ipv6/conf/default/router_solicitations": 0,
 }
 _FORWARDING = {
-    "ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1, "ipv6/conf/default/forwarding": 1,
+    "ipv4/ip_forward": 1,
+    "ipv6/conf/all/forwarding": 1,
+    "ipv6/conf/default/forwarding": 1,
 }
 # OpenWrt's /etc/sysctl.d/10-default.conf, 11-br-netfilter.conf and 11-nf-conntrack.conf
 _OPENWRT = {
-    "ipv4/conf/all/arp_ignore": 1, "ipv4/conf/default/arp_ignore": 1,
-    "ipv4/icmp_echo_ignore_broadcasts": 1, "ipv4/igmp_max_memberships": 100,
-    "ipv4/tcp_fin_timeout": 30, "ipv4/tcp_syncookies": 1,
+    "ipv4/conf/all/arp_ignore": 1,
+    "ipv4/conf/default/arp_ignore": 1,
+    "ipv4/icmp_echo_ignore_broadcasts": 1,
+    "ipv4/igmp_max_memberships": 100,
+    "ipv4/tcp_fin_timeout": 30,
+    "ipv4/tcp_syncookies": 1,
 }
 _OPENWRT_MODULES = {
-    "bridge/bridge-nf-call-arptables": 0, "bridge/bridge-nf-call-iptables": 0,
-    "bridge/bridge-nf-call-ip6tables": 0, "netfilter/nf_conntrack_acct": 1,
-    "netfilter/nf_conntrack_checksum": 0, "netfilter/nf_conntrack_tcp_timeout_established": 7440,
-    "netfilter/nf_conntrack_udp_timeout": 60, "netfilter/nf_conntrack_udp_timeout_stream": 180,
+    "bridge/bridge-nf-call-arptables": 0,
+    "bridge/bridge-nf-call-iptables": 0,
+    "bridge/bridge-nf-call-ip6tables": 0,
+    "netfilter/nf_conntrack_acct": 1,
+    "netfilter/nf_conntrack_checksum": 0,
+    "netfilter/nf_conntrack_tcp_timeout_established": 7440,
+    "netfilter/nf_conntrack_udp_timeout": 60,
+    "netfilter/nf_conntrack_udp_timeout_stream": 180,
 }
 
 
@@ -60,8 +70,13 @@ class VirtualRouter:
     """
 
     def __init__(
-        self, *, masquerade: bool = True, firewall: bool = True, dnsmasq: bool = True,
-        offload: bool = False, prefix: str | None = None,
+        self,
+        *,
+        masquerade: bool = True,
+        firewall: bool = True,
+        dnsmasq: bool = True,
+        offload: bool = False,
+        prefix: str | None = None,
     ) -> None:
         self.prefix = prefix or f"vr{os.getpid():x}-{next(_serial)}"
         self._load_firewall, self._start_dnsmasq = firewall, dnsmasq
@@ -103,7 +118,9 @@ class VirtualRouter:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self._undo.close()
@@ -120,8 +137,9 @@ class VirtualRouter:
             space.sysctl(_EVERYWHERE)
             if name in ("router", "isp", "vpn1", "vpn2"):
                 space.sysctl(_FORWARDING)
-            space.sysctl({k: v for k, v in _OPENWRT_MODULES.items() if k.startswith("bridge")},
-                         optional=True)
+            space.sysctl(
+                {k: v for k, v in _OPENWRT_MODULES.items() if k.startswith("bridge")}, optional=True
+            )
         self.router.sysctl(_OPENWRT)
         self.router.sysctl(_OPENWRT_MODULES, optional=True)
 
@@ -145,11 +163,14 @@ class VirtualRouter:
             f"link add {at.GUEST_BRIDGE} address {at.BR_GUEST_MAC} type bridge stp_state 0 mcast_snooping 0\n"
             f"link set lan1 master {at.LAN_BRIDGE} up\nlink set lan2 master {at.LAN_BRIDGE} up\n"
             f"link set guest1 master {at.GUEST_BRIDGE} up\n"
-            + _address(at.LAN_BRIDGE, at.ROUTER_LAN) + _address(at.GUEST_BRIDGE, at.ROUTER_GUEST)
-            + _address(at.WAN_DEVICE, at.ROUTER_WAN) + _defaults(at.ISP.v4, at.ISP.v6)
+            + _address(at.LAN_BRIDGE, at.ROUTER_LAN)
+            + _address(at.GUEST_BRIDGE, at.ROUTER_GUEST)
+            + _address(at.WAN_DEVICE, at.ROUTER_WAN)
+            + _defaults(at.ISP.v4, at.ISP.v6)
         )
         for space, host, gate in (
-            (self.lana, at.LAN_A, at.ROUTER_LAN), (self.lanb, at.LAN_B, at.ROUTER_LAN),
+            (self.lana, at.LAN_A, at.ROUTER_LAN),
+            (self.lanb, at.LAN_B, at.ROUTER_LAN),
             (self.guest, at.GUEST, at.ROUTER_GUEST),
         ):
             space.ip("link set lo up\n" + _address("eth0", host) + _defaults(gate.v4, gate.v6))
@@ -157,13 +178,16 @@ class VirtualRouter:
         self.isp.ip(
             f"link set lo up\nlink add {CORE} type bridge stp_state 0 mcast_snooping 0\n"
             + "".join(f"link set core-{n} master {CORE} up\n" for n in ("inet", "vpn1", "vpn2"))
-            + _address(ACCESS, at.ISP) + _address(CORE, at.Host(CORE, at.CORE4, at.CORE6))
+            + _address(ACCESS, at.ISP)
+            + _address(CORE, at.Host(CORE, at.CORE4, at.CORE6))
             + "".join(f"route add {net} via {wan.v4}\n" for net in (at.LAN4, at.GUEST4))
-            + "".join(f"route add {net} via {wan.v6}\n"
-                      for net in (at.LAN6, at.GUEST6, at.LAN_ULA))
+            + "".join(f"route add {net} via {wan.v6}\n" for net in (at.LAN6, at.GUEST6, at.LAN_ULA))
         )
-        self.inet.ip("link set lo up\n" + "".join(_address("eth0", h) for h in at.INTERNET)
-                     + _defaults(at.CORE4, at.CORE6))
+        self.inet.ip(
+            "link set lo up\n"
+            + "".join(_address("eth0", h) for h in at.INTERNET)
+            + _defaults(at.CORE4, at.CORE6)
+        )
         for name, host in (("vpn1", at.VPN1), ("vpn2", at.VPN2)):
             self.spaces[name].ip(
                 "link set lo up\n" + _address("eth0", host) + _defaults(at.CORE4, at.CORE6)
@@ -174,8 +198,11 @@ class VirtualRouter:
             if name in ("router", "vpn1", "vpn2"):
                 space.binds.update(socket_dir(self.state / "wireguard", name))
             if name in ("lana", "lanb", "guest", "router"):
-                server = "127.0.0.1" if name == "router" else (
-                    at.ROUTER_GUEST.v4 if name == "guest" else at.ROUTER_LAN.v4)
+                server = (
+                    "127.0.0.1"
+                    if name == "router"
+                    else (at.ROUTER_GUEST.v4 if name == "guest" else at.ROUTER_LAN.v4)
+                )
                 file = self.state / f"resolv.conf.{name}"
                 file.write_text(f"search lan\nnameserver {server}\n")
                 space.binds["/etc/resolv.conf"] = file
@@ -184,7 +211,9 @@ class VirtualRouter:
         self.vpn1, self.vpn2 = (
             VpnServer(self.spaces[host.name], host, tunnel, client)
             for host, tunnel, client in (
-                (at.VPN1, at.TUNNEL1, at.CLIENT1), (at.VPN2, at.TUNNEL2, at.CLIENT2))
+                (at.VPN1, at.TUNNEL1, at.CLIENT1),
+                (at.VPN2, at.TUNNEL2, at.CLIENT2),
+            )
         )
         for server in self.vpn_servers:
             server.launch()
@@ -219,9 +248,18 @@ class _Warden:
 
     def __init__(self, state: Path, names: list[str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(__file__).with_name("warden.py")),
-             str(os.getpid()), str(state), *names],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
+            [
+                sys.executable,
+                "-I",
+                "-S",
+                str(Path(__file__).with_name("warden.py")),
+                str(os.getpid()),
+                str(state),
+                *names,
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
         )
 
     def __call__(self) -> None:
@@ -243,8 +281,9 @@ def _short_place() -> str:
 
 
 def _ip(batch: str) -> None:
-    done = subprocess.run(["ip", "-batch", "-"], input=batch, text=True, capture_output=True,
-                          timeout=30, check=False)
+    done = subprocess.run(
+        ["ip", "-batch", "-"], input=batch, text=True, capture_output=True, timeout=30, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"ip: {done.stderr}")
 

@@ -68,10 +68,16 @@ class WireguardGo:
             listener.listen(8)
             self._process = self.netns.popen(
                 ["wireguard-go", "-f", self.device],
-                env={**os.environ, "LOG_LEVEL": "error", "WG_UAPI_FD": str(listener.fileno()),
-                     "WG_PROCESS_FOREGROUND": "1"},
-                pass_fds=(listener.fileno(),), stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                env={
+                    **os.environ,
+                    "LOG_LEVEL": "error",
+                    "WG_UAPI_FD": str(listener.fileno()),
+                    "WG_PROCESS_FOREGROUND": "1",
+                },
+                pass_fds=(listener.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
             )
 
     def stop(self) -> None:
@@ -173,8 +179,10 @@ class VpnServer:
         still find it, or its ISP would tell the client by ICMP."""
         kept = "icmpv6 type != { nd-neighbor-solicit, nd-neighbor-advert }"
         self._table(
-            "blackhole", f'iifname "eth0" meta nfproto ipv4 drop; iifname "eth0" {kept}',
-            'oifname "eth0" meta nfproto ipv4', f'oifname "eth0" {kept}',
+            "blackhole",
+            f'iifname "eth0" meta nfproto ipv4 drop; iifname "eth0" {kept}',
+            'oifname "eth0" meta nfproto ipv4',
+            f'oifname "eth0" {kept}',
             'oifname "eth0" meta l4proto != ipv6-icmp',
         )
 

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""QEMU around the guest: boots it, passes its output on, ends with the command's exit code."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+from .image import Missing, initramfs, kernel
+
+MEMORY, PROCESSORS = "1536M", 2
+TIMED_OUT, NO_RESULT = 124, 125
+_VIRTIOFSD = "/usr/lib/qemu/virtiofsd"
+_KVM_WITHIN = 5.0
+_POWER_OFF_WITHIN = 20.0
+# Whatever the guest does, the host's files stay as they are: it mounts them read-only, and so
+# are they for the program that serves them.
+_READ_ONLY = 'mount --rbind / "$1"; mount -o remount,bind,ro "$1"; shift; exec "$@"'
+
+
+def run(command: str, seconds: float) -> int:
+    """Run a shell script in the guest; its output is passed on to ours. Gives its exit code,
+    TIMED_OUT, or NO_RESULT where the guest ended without one. Raises Missing."""
+    with ExitStack() as undo:
+        state = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="vm-")))
+        (state / "initramfs").write_bytes(initramfs(command))
+        (state / "root").mkdir()
+        for name in ("console", "result"):
+            (state / name).touch()
+        _serve_files(state, undo)
+        qemu = _start([*_qemu(_accelerator()), *_devices(state)], undo, stdout=subprocess.PIPE)
+        assert qemu.stdout
+        if not _pass_on(qemu.stdout, time.monotonic() + seconds):
+            print(f"vm: stopped, it took more than {seconds:.0f} s", file=sys.stderr)
+            return TIMED_OUT
+        qemu.wait(_POWER_OFF_WITHIN)
+        result = (state / "result").read_text().strip()
+        if not result:
+            print("vm: the guest ended without a result", file=sys.stderr)
+            for log in ("files.log", "console"):
+                print((state / log).read_text(errors="replace")[-4000:], file=sys.stderr)
+            return NO_RESULT
+        return int(result)
+
+
+def _serve_files(state: Path, undo: ExitStack) -> None:
+    """Give the guest the host's files at a socket."""
+    if os.geteuid():  # overlayfs opens files with O_NOATIME, which is for their owner or root
+        raise Missing("root is missing: the guest could open none but your own files")
+    root = str(state / "root")
+    private = [
+        _program("unshare"),
+        "--mount",
+        "--propagation",
+        "private",
+        "sh",
+        "-ec",
+        _READ_ONLY,
+        "sh",
+        root,
+    ]
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(state / "files"))
+        listener.listen(1)
+        serve = [_program(_VIRTIOFSD), f"--fd={listener.fileno()}", "-f"]
+        serve += ["-o", f"source={root}", "-o", "cache=always", "-o", "log_level=err"]
+        with (state / "files.log").open("wb") as log:
+            _start([*private, *serve], undo, stderr=log, pass_fds=(listener.fileno(),))
+
+
+def _accelerator() -> str:
+    """KVM where it runs this kernel up to its panic for want of files; else QEMU's emulation."""
+    boot = [*_bound(), *_qemu("kvm"), "-m", "256M", "-serial", "stdio", "-kernel", str(kernel())]
+    boot += ["-append", "console=ttyS0 panic=-1"]
+    try:
+        tried = subprocess.run(
+            boot, capture_output=True, stdin=subprocess.DEVNULL, timeout=_KVM_WITHIN, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return "tcg"
+    return "kvm" if b"Kernel panic" in tried.stdout else "tcg"
+
+
+def _qemu(accelerator: str) -> list[str]:
+    # 5-level page tables only make the emulation slower
+    processor = "host" if accelerator == "kvm" else "max,la57=off"
+    return [
+        *(_program("qemu-system-x86_64"), "-nodefaults", "-no-user-config", "-no-reboot"),
+        *("-display", "none", "-accel", accelerator, "-cpu", processor),
+    ]
+
+
+def _devices(state: Path) -> list[str]:
+    def port(name: str) -> list[str]:
+        return ["-device", f"virtserialport,chardev={name},name={name}"]
+
+    return [
+        *("-machine", "q35,memory-backend=memory", "-smp", str(PROCESSORS), "-m", MEMORY),
+        *("-object", f"memory-backend-memfd,id=memory,size={MEMORY},share=on"),
+        *("-kernel", str(kernel()), "-initrd", str(state / "initramfs")),
+        *("-append", "console=ttyS0 quiet panic=-1"),
+        *("-chardev", f"file,id=console,path={state / 'console'}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=files,path={state / 'files'}"),
+        *("-device", "vhost-user-fs-pci,chardev=files,tag=host"),
+        *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
+        *("-chardev", "file,id=output,path=/dev/stdout", *port("output")),
+        *("-chardev", f"file,id=result,path={state / 'result'}", *port("result")),
+    ]
+
+
+def _start(argv: Sequence[str], undo: ExitStack, **options: Any) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [*_bound(), *argv], stdin=subprocess.DEVNULL, start_new_session=True, **options
+    )
+    undo.callback(process.wait)
+    undo.callback(process.kill)
+    return process
+
+
+def _bound() -> list[str]:
+    """Begins the command line of a process that ends when this one does, however that ends."""
+    return [_program("setpriv"), "--pdeathsig", "KILL"]
+
+
+def _pass_on(output: IO[bytes], deadline: float) -> bool:
+    """Copy to our standard output up to the end; whether that came before the deadline."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(output, selectors.EVENT_READ)
+        while selector.select(max(0.0, deadline - time.monotonic())):
+            data = os.read(output.fileno(), 65536)
+            if not data:
+                return True
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+    return False
+
+
+def _program(name: str) -> str:
+    found = shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+    if found is None:
+        raise Missing(f"{name} is missing: run {Path(__file__).with_name('setup.sh')}")
+    return found
