@@ -26,7 +26,7 @@ test-vm: .venv/ready
 lint: .venv/ready
 	.venv/bin/ruff check --config src/pyproject.toml src tests
 	.venv/bin/ruff format --config src/pyproject.toml --check src tests
-	.venv/bin/mypy --config-file src/pyproject.toml -p portcullis -p router -p vm
+	PYTHONPATH= MYPYPATH=$(PYTHONPATH) .venv/bin/mypy --config-file src/pyproject.toml -p portcullis -p router -p vm
 	shellcheck $(SHELL_SCRIPTS)
 	shfmt -d -sr -s $(SHELL_SCRIPTS)
 
