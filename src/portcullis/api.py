@@ -59,7 +59,7 @@ def status(core: Core) -> Reply:
             "enabled": True,
             "active": explained.active,
             "mode": mode.value,
-            "verified": not {"packet filter", "routing guard"} & core.faults.keys(),
+            "verified": core.block.verified,
             "meaning": explained.meaning,
             "advice": explained.advice,
         },
@@ -73,9 +73,9 @@ def status(core: Core) -> Reply:
         "upstream": list(core.surroundings.upstream),
         "endpoints": [f"{e.address} {e.transport} {e.port}" for e in policy.endpoints],
         "resolvers": list(policy.resolvers),
-        "blocked": core.counters(),
-        "restored": core.restored,
-        "faults": [f"{part}: {problem}" for part, problem in core.faults.items()],
+        "blocked": core.block.counters(),
+        "restored": core.block.restored,
+        "faults": core.faults.lines(),
     }
 
 
@@ -135,7 +135,7 @@ def _set(core: Core, name: str, value: str) -> Reply:
 
 def _reload(core: Core) -> Reply:
     core.reload()
-    return {"ok": True, "faults": [f"{part}: {problem}" for part, problem in core.faults.items()]}
+    return {"ok": True, "faults": core.faults.lines()}
 
 
 def _profiles(core: Core) -> Reply:

@@ -15,16 +15,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from portcullis import intent, networks, openwrt, profiles, settings, uplink
+from portcullis.block import FILTER, Block
 from portcullis.bus import Bus, BusError
 from portcullis.driver import Driver
-from portcullis.guard import GuardError, RoutingGuard
+from portcullis.faults import Faults
 from portcullis.intent import Intent
-from portcullis.lastresort import LastResort
 from portcullis.loop import Loop, Timer
-from portcullis.netlink import NetlinkError, conntrack_flush
+from portcullis.netlink import NetlinkError
 from portcullis.networks import Surroundings
-from portcullis.nft import Nftables, NftError
-from portcullis.packetfilter import FilterError, PacketFilter
 from portcullis.policy import Network, Policy, decide
 from portcullis.settings import CLOSED, SettingError, Settings
 from portcullis.states import Action, Event, State, transition
@@ -80,12 +78,6 @@ class Core:
     ) -> None:
         self._loop, self.bus, self._paths = loop, bus, paths
         self._on_transition = on_transition
-        self._filter: PacketFilter | None = None
-        self._guard = RoutingGuard()
-        self._last_resort = LastResort(paths.run / "last-resort")
-        self._applied: Policy | None = None
-        self._flow_key: tuple[object, ...] | None = None
-        self._released: bool | None = None
         self._repair: Timer | None = None
         self._recovery: Timer | None = None
         self._look: Timer | None = None
@@ -102,8 +94,8 @@ class Core:
         self.uplink = Uplink()
         self._families_told: frozenset[int] = frozenset()
         self.surroundings = Surroundings((), (), ())
-        self.faults: dict[str, str] = {}
-        self.restored = 0
+        self.faults = Faults()
+        self.block = Block(paths.run, self.faults)
 
     @property
     def profiles_folder(self) -> Path:
@@ -133,7 +125,7 @@ class Core:
         settings: it is the last policy, and a restart must not cut the house off.
         """
         self.intent, wrong = intent.read(self._paths.intent, (self._paths.endpoints,))
-        self._fault("intent", wrong)
+        self.faults.note("intent", wrong)
         self.faults["settings"] = "not read yet: closed settings hold"
         self._read_uplink()
         try:
@@ -142,18 +134,12 @@ class Core:
         except (OSError, ValueError) as error:
             log.info("no remembered networks: %s", error)
         self._families_told = self.uplink.families
-        self._started = self.intent.connected or not self._stands()
+        self._started = self.intent.connected or not self.block.stands()
         connected = self.intent.connected
         self.happen(Event.START_CONNECTED if connected else Event.START_DISCONNECTED, "start")
         self.bus.connect()
         self._started = True
         self.kernel_changed()
-
-    def _stands(self) -> bool:
-        try:
-            return self._packet_filter().stands()
-        except NftError:
-            return False
 
     def shutdown(self) -> None:
         """End without lifting anything: the filter, the guard and the intent stay."""
@@ -188,7 +174,7 @@ class Core:
 
     def recover(self, error: Exception) -> None:
         """Something of ours is broken: say so, check the block, and set the tunnel up anew."""
-        self._fault("internal error", repr(error))
+        self.faults.note("internal error", repr(error))
         if self._recovery is None:
             self._recovery = self._loop.after(_REPAIR_AFTER, self._recover_now)
 
@@ -196,12 +182,12 @@ class Core:
         self._recovery = None
         failed = self.state is State.CONNECTION_FAILED
         self.happen(Event.RETRY if failed else Event.TUNNEL_LOST, "after an internal error")
-        self._fault("internal error", None)
+        self.faults.note("internal error", None)
 
     def _block_fails(self) -> None:
         if not self._block_failed:
             self._block_failed = True
-            self.happen(Event.BLOCK_FAILED, self.faults["packet filter"])
+            self.happen(Event.BLOCK_FAILED, self.faults[FILTER])
 
     def _act(self, action: Action, event: Event) -> None:
         if action is Action.STOP:
@@ -267,16 +253,16 @@ class Core:
         except OSError as error:
             word = "connected" if wanted.connected else "disconnected"
             warning = f"the intent {word} cannot be saved, it holds until reboot: {error.strerror}"
-            self._fault("intent", warning)
+            self.faults.note("intent", warning)
             return warning
-        self._fault("intent", None)
+        self.faults.note("intent", None)
         return None
 
     # Settings and surroundings.
 
     def bus_up(self) -> None:
         """ubus is there (again)."""
-        self._fault("bus", None)
+        self.faults.note("bus", None)
         self.reload()
 
     def network_changed(self, _event: dict[str, Any]) -> None:
@@ -287,14 +273,14 @@ class Core:
         try:
             found, problems = openwrt.read_settings(self.bus)
         except BusError as error:
-            self._fault("settings", f"not read: {error}")
+            self.faults.note("settings", f"not read: {error}")
             return
         wishes = {option: getattr(self.settings, option) for option in self._unsaved}
         self._adopt(found._replace(**wishes), problems)
 
     def _adopt(self, wanted: Settings, problems: tuple[str, ...]) -> None:
         former, self.settings = self.settings, wanted
-        self._fault("settings", "; ".join(problems) or None)
+        self.faults.note("settings", "; ".join(problems) or None)
         reconnects = any(getattr(former, o) != getattr(wanted, o) for o in settings.TUNNEL)
         if reconnects:
             self.happen(Event.SETTINGS_CHANGED, "settings changed")
@@ -308,10 +294,10 @@ class Core:
             openwrt.save_setting(self.bus, self.settings, option)
         except (BusError, openwrt.ForeignChangesError) as error:
             warning = f"in force, but not saved yet: {error}"
-            self._fault(f"{option} unsaved", warning)
+            self.faults.note(f"{option} unsaved", warning)
             self._unsaved[option] = self._loop.after(_SAVE_AFTER, lambda: self._save_again(option))
             return warning
-        self._fault(f"{option} unsaved", None)
+        self.faults.note(f"{option} unsaved", None)
         return ""
 
     def _save_again(self, option: str) -> None:
@@ -321,9 +307,9 @@ class Core:
         try:
             found = openwrt.read_surroundings(self.bus, self.uplink.gateways)
         except BusError as error:
-            self._fault("networks", f"not read, the last known ones hold: {error}")
+            self.faults.note("networks", f"not read, the last known ones hold: {error}")
             return
-        self._fault("networks", "; ".join(found.notes) or None)
+        self.faults.note("networks", "; ".join(found.notes) or None)
         if found == self.surroundings:
             return
         self.surroundings = found
@@ -370,9 +356,9 @@ class Core:
         try:
             self.uplink = uplink.read(tuple(network.device for network in self.networks))
         except (NetlinkError, OSError) as error:
-            self._fault("uplink", str(error))
+            self.faults.note("uplink", str(error))
         else:
-            self._fault("uplink", None)
+            self.faults.note("uplink", None)
 
     def policy(self) -> Policy:
         return decide(
@@ -386,72 +372,16 @@ class Core:
         )
 
     def _apply(self) -> bool:
-        """Both layers become what the policy says; whether the block, if active, is verified."""
+        """The policy into the kernel; whether the block, if active, is verified."""
         if not self._started:
             return True
-        policy = self.policy()
-        filtered = self._reconcile("packet filter", lambda: self._packet_filter().reconcile(policy))
-        guarded = self._reconcile("routing guard", lambda: self._guard.reconcile(policy))
-        if filtered is not None and policy.flow_key() != self._flow_key:
-            self._cut_flows(policy)
-        if (filtered is None or guarded is None) and self._repair is None:
+        upstream = tuple(dict.fromkeys((*self.surroundings.upstream, *self.uplink.gateways)))
+        applied = self.block.apply(self.policy(), upstream)
+        if not applied.whole and self._repair is None:
             self._repair = self._loop.after(_REPAIR_AFTER, self._repair_now)
-        if filtered is None and not policy.released:
-            self._close_off()
-        elif filtered is not None and self._last_resort.taken:
-            self._give_back()
-        if filtered is not None and guarded is not None:
-            if policy == self._applied:
-                self._tell_restored((*filtered, *guarded))
-            self._applied = policy
-        return filtered is not None or policy.released
-
-    def _tell_restored(self, changes: tuple[str, ...]) -> None:
-        """The policy was in force, and somebody changed it behind our back (K10). A route that
-        was only waiting for its device is none of that."""
-        found = [c for c in changes if not (c.startswith("missing") and "unicast" in c)]
-        if found:
-            self.restored += len(found)
-            log.warning("put back what was changed: %s", ", ".join(found))
-
-    def _packet_filter(self) -> PacketFilter:
-        if self._filter is None:
-            self._filter = PacketFilter(Nftables())
-        return self._filter
-
-    def _reconcile(
-        self, layer: str, reconcile: Callable[[], tuple[str, ...]]
-    ) -> tuple[str, ...] | None:
-        """What a layer had to change, or None where it could not."""
-        try:
-            changed = reconcile()
-        except (FilterError, GuardError, NftError) as error:
-            self._fault(layer, str(error))
-            if isinstance(error, FilterError) and self._filter:
-                self._filter.close()  # begin anew: the library's own socket may be what is broken
-                self._filter = None
-            return None
-        self._fault(layer, None)
-        return changed
-
-    def _cut_flows(self, policy: Policy) -> None:
-        """Flows of another time end now (K3), and nothing learnt then is served on (K12)."""
-        try:
-            conntrack_flush()
-        except (NetlinkError, OSError) as error:
-            self._fault("conntrack", f"flows cannot be cut (kmod-nf-conntrack-netlink?): {error}")
-            return
-        self._fault("conntrack", None)
-        self._flow_key = policy.flow_key()
-        if self._released is not policy.released:
-            self._released = policy.released
+        if applied.flipped:
             self._loop.after(0, self._drop_dns_cache)
-
-    def _drop_dns_cache(self) -> None:
-        try:
-            openwrt.drop_dns_cache(self.bus)
-        except BusError as error:
-            log.warning("dnsmasq keeps what it knows: %s", error)
+        return applied.armed
 
     def _repair_now(self) -> None:
         self._repair = None
@@ -459,30 +389,8 @@ class Core:
             self._block_failed = False
             self.happen(Event.RETRY, "the block is verified again")
 
-    def _close_off(self) -> None:
-        upstream = tuple(dict.fromkeys((*self.surroundings.upstream, *self.uplink.gateways)))
+    def _drop_dns_cache(self) -> None:
         try:
-            for done in self._last_resort.take(upstream, self.policy().devices):
-                log.error("the block cannot be verified: %s", done)
-        except (NetlinkError, OSError) as error:
-            self._fault("last resort", str(error))
-
-    def _give_back(self) -> None:
-        try:
-            self._last_resort.undo()
-            log.info("the block is verified again: the way to the internet is given back")
-        except (NetlinkError, OSError) as error:
-            self._fault("last resort", str(error))
-
-    def counters(self) -> dict[str, int]:
-        """Packets blocked, by reason."""
-        return self._filter.counters() if self._filter else {}
-
-    def _fault(self, part: str, problem: str | None) -> None:
-        """Note or clear what is wrong with a part; told once, not again and again."""
-        if problem is None:
-            if self.faults.pop(part, None):
-                log.info("%s: in order again", part)
-        elif self.faults.get(part) != problem:
-            self.faults[part] = problem
-            log.warning("%s: %s", part, problem)
+            openwrt.drop_dns_cache(self.bus)
+        except BusError as error:
+            log.warning("dnsmasq keeps what it knows: %s", error)
