@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ route add default via 2001:db8:113::1 dev wan
 @pytest.fixture
 def router() -> Iterator[Namespace]:
     """A router with a LAN, a guest network, a WAN and a tunnel; the test runs inside it."""
-    found = Namespace("guarded")
+    found = Namespace(f"guarded-{os.getpid()}")
     subprocess.run(["ip", "netns", "add", found.name], check=True)
     try:
         with found.inside():

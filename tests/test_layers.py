@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -163,3 +165,20 @@ def test_an_interface_that_appears_is_the_internet(appliance: Appliance) -> None
     with Capture(world.isp, "usb") as beyond:
         (control,) = run([Udp(world.router, at.FRIENDLY.v4)], 3, 1.0)
     assert all(beyond.having(token) for token in control.tokens), "no positive control"
+
+
+@pytest.mark.parametrize("honest", [True, False], ids=["DHCP", "something in DHCP's ports"])
+def test_dhcp_passes_by_its_content_not_by_its_ports(appliance: Appliance, honest: bool) -> None:
+    """K2: the router's address must be renewed; its ports are no way out for anything else."""
+    world = appliance.world
+    request = b"\1\1\6\0" + b"\0" * 24 + b"\2\0\x5e\0\x53\2" + b"\0" * 202
+    payload = request + b"\x63\x82\x53\x63\x35\1\3\xff" if honest else b"pc-secret" * 40
+    world.vpn1.blackhole()
+    appliance.call("connect", profile="vpn1")
+    with world.router.socket() as client, Capture(world.isp, world.access) as wan:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"eth1\0")
+        client.bind(("", 68))
+        with contextlib.suppress(PermissionError):
+            client.sendto(payload, (at.ISP.v4, 67))
+        run([Icmp(world.router, at.ISP.v4)], 1, 0.3)
+    assert bool(wan.having(payload)) == honest

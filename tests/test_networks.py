@@ -85,7 +85,7 @@ def names(found: Surroundings) -> list[str]:
 
 
 def test_on_a_standard_router_the_lan_is_protected_and_the_wan_is_upstream() -> None:
-    assert derive(STANDARD, FW4, ("eth1",)) == Surroundings((LAN_NETWORK,), ("eth1",), ())
+    assert derive(STANDARD, FW4, ("eth1",)) == Surroundings((LAN_NETWORK,), (), ("eth1",))
 
 
 def test_a_guest_network_with_its_way_to_the_internet_is_protected() -> None:

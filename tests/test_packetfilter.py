@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import socket
@@ -39,7 +40,7 @@ TABLE = "inet portcullis"
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
     """A network namespace of the test's own; the test runs inside it."""
-    found = Namespace("filter")
+    found = Namespace(f"filter-{os.getpid()}")
     subprocess.run(["ip", "netns", "add", found.name], check=True)
     try:
         with found.inside():
@@ -334,9 +335,9 @@ def test_an_element_with_options_is_none_of_ours() -> None:
 # Packets: lan and guest behind the router, wan in front of it. Nothing is NATed, routes lead back.
 
 _WORLD = """
-link add lan type veth peer name eth0 netns filter-lan
-link add guest type veth peer name eth0 netns filter-guest
-link add wan type veth peer name eth0 netns filter-wan
+link add lan type veth peer name eth0 netns {prefix}-lan
+link add guest type veth peer name eth0 netns {prefix}-guest
+link add wan type veth peer name eth0 netns {prefix}-wan
 tuntap add pc0 mode tun
 addr add 192.168.1.1/24 dev lan
 addr add 192.168.2.1/24 dev guest
@@ -383,11 +384,11 @@ class World:
 
 @pytest.fixture
 def world(namespace: Namespace) -> Iterator[World]:
-    hosts = {name: Namespace(f"filter-{name}") for name in _HOSTS}
+    hosts = {name: Namespace(f"filter-{os.getpid()}-{name}") for name in _HOSTS}
     try:
         for host in hosts.values():
             subprocess.run(["ip", "netns", "add", host.name], check=True)
-        namespace.ip(_WORLD)
+        namespace.ip(_WORLD.replace("{prefix}", f"filter-{os.getpid()}"))
         namespace.sysctl({"ipv4/ip_forward": 1})
         for name, (address, gateway) in _HOSTS.items():
             up = f"addr add {address}/24 dev eth0\nlink set eth0 up\nlink set lo up\n"

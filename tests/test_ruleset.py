@@ -61,7 +61,7 @@ NAMES = list(POLICIES)
 @pytest.fixture
 def namespace() -> Iterator[Namespace]:
     """A network namespace of the test's own; the test runs inside it."""
-    found = Namespace("ruleset")
+    found = Namespace(f"ruleset-{os.getpid()}")
     subprocess.run(["ip", "netns", "add", found.name], check=True)
     try:
         with found.inside():

@@ -119,8 +119,8 @@ def _tunnel(core: Core) -> Reply:
 
 
 def _connect(core: Core, profile: str) -> Reply:
-    core.connect(profile)
-    return {"ok": True, "state": core.state.value}
+    warning = core.connect(profile)
+    return {"ok": True, "state": core.state.value, "warning": warning or ""}
 
 
 def _disconnect(core: Core) -> Reply:

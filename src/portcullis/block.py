@@ -60,8 +60,8 @@ class Block:
                 self._close_off(upstream, policy.devices)
         else:
             flipped = self._cut_flows(policy)
-            if self._last_resort.taken:
-                self._give_back()
+        if self._last_resort.taken and (filtered is not None or policy.released):
+            self._give_back()
         whole = filtered is not None and guarded is not None
         if whole and policy == self._applied:
             self._tell_restored((*(filtered or ()), *(guarded or ())))
@@ -138,4 +138,4 @@ class Block:
             self._faults.note("last resort", str(error))
             return
         self._faults.note("last resort", None)
-        log.info("the block is verified again: the way to the internet is given back")
+        log.info("the way to the internet is given back")

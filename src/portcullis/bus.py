@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import select
+import socket
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +20,8 @@ from portcullis.loop import Loop, Timer
 SOCKET = "/var/run/ubus/ubus.sock"
 _TIMEOUT_MS = 2000
 _AGAIN_AFTER = 1.0
+_REST = 4.0  # after a time-out: whoever hangs must not hold up the core again and again
+_GREETS_WITHIN = 0.5
 _HUNG_UP = select.POLLHUP | select.POLLERR | select.POLLRDHUP
 
 Methods = dict[str, dict[str, Any]]
@@ -48,6 +52,7 @@ class Bus:
         self._ubus: Any = None
         self._descriptor = -1
         self._timer: Timer | None = None
+        self._resting_until = 0.0
         self.problem = "not connected to ubus yet"
 
     @property
@@ -63,6 +68,7 @@ class Bus:
             return
         before = set(os.listdir("/proc/self/fd"))
         try:
+            _knock(self._path)
             ubus.connect(self._path)
         except (OSError, RuntimeError) as error:
             self._failed(f"cannot reach ubusd: {str(error).strip()}")
@@ -86,10 +92,14 @@ class Bus:
         """The answer of a method, {} where it gives none. Raises BusError."""
         if self._ubus is None:
             raise BusError(self.problem)
+        if time.monotonic() < self._resting_until:
+            raise BusError("ubus did not answer a moment ago, and is not waited for again yet")
         try:
             answers = self._ubus.call(name, method, arguments, _TIMEOUT_MS)
         except (OSError, RuntimeError, TypeError, SystemError) as error:
             text = str(error)
+            if "timed out" in text:
+                self._resting_until = time.monotonic() + _REST
             status = text.partition("occured: ")[2] or ("No object" if "not found" in text else "")
             raise BusError(f"ubus call {name} {method}: {text}", status) from None
         finally:
@@ -144,6 +154,15 @@ class Bus:
     def _failed(self, problem: str) -> None:
         self.problem = problem
         self._timer = self._loop.after(_AGAIN_AFTER, self.connect)
+
+
+def _knock(path: str) -> None:
+    """Make sure that ubusd greets: the library would wait for ever for one that hangs."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_GREETS_WITHIN)
+        probe.connect(path)
+        if not probe.recv(1):
+            raise OSError("it hung up")
 
 
 def _new_socket(before: set[str]) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ log = logging.getLogger("portcullis")
 
 _REPAIR_AFTER = 1.0
 _SAVE_AFTER = 5.0
+_SETTLE = 0.02
 
 
 class Paths(NamedTuple):
@@ -45,6 +47,11 @@ class Paths(NamedTuple):
     @property
     def intent(self) -> Path:
         return self.home / "intent"
+
+    @property
+    def unsaved(self) -> Path:
+        """The intent while it is being written, and as long as it cannot be: gone at reboot."""
+        return self.run / "intent"
 
     @property
     def profiles(self) -> Path:
@@ -79,6 +86,7 @@ class Core:
         self._loop, self.bus, self._paths = loop, bus, paths
         self._on_transition = on_transition
         self._repair: Timer | None = None
+        self._reread: Timer | None = None
         self._recovery: Timer | None = None
         self._look: Timer | None = None
         self._look_not_before = 0.0
@@ -93,7 +101,7 @@ class Core:
         self.settings = CLOSED
         self.uplink = Uplink()
         self._families_told: frozenset[int] = frozenset()
-        self.surroundings = Surroundings((), (), ())
+        self.surroundings = Surroundings()
         self.faults = Faults()
         self.block = Block(paths.run, self.faults)
 
@@ -124,7 +132,8 @@ class Core:
         Only where the owner is disconnected and a table stands, what stands may wait for the
         settings: it is the last policy, and a restart must not cut the house off.
         """
-        self.intent, wrong = intent.read(self._paths.intent, (self._paths.endpoints,))
+        newest = self._paths.unsaved if self._paths.unsaved.exists() else self._paths.intent
+        self.intent, wrong = intent.read(newest, (self._paths.endpoints,))
         self.faults.note("intent", wrong)
         self.faults["settings"] = "not read yet: closed settings hold"
         self._read_uplink()
@@ -209,8 +218,9 @@ class Core:
 
     # The owner's commands.
 
-    def connect(self, profile: str) -> None:
-        """The owner's connect, or change of profile. Raises Refusal."""
+    def connect(self, profile: str) -> str | None:
+        """The owner's connect, or change of profile; a warning where it could not be
+        remembered. Raises Refusal."""
         name = profile or self.intent.profile
         order = (name,) if name else self._order(Event.CONNECT)
         if not order:
@@ -221,8 +231,9 @@ class Core:
             raise Refusal("bad_profile", f"Not connected: {error}.") from None
         present = self.tunnel.profile
         changes = present is not None and present.name != order[0]
-        self._remember(Intent(True, order[0]))
+        warning = self._remember(Intent(True, order[0]))
         self.happen(Event.CHANGE_PROFILE if changes else Event.CONNECT, "the owner connected")
+        return warning
 
     def disconnect(self) -> str | None:
         """The owner's disconnect; a warning where it could not be remembered."""
@@ -248,8 +259,11 @@ class Core:
 
     def _remember(self, wanted: Intent) -> str | None:
         self.intent = wanted
+        with suppress(OSError):  # it only bridges the time until the lasting file is written
+            intent.save(self._paths.unsaved, wanted)
         try:
             intent.save(self._paths.intent, wanted)
+            self._paths.unsaved.unlink(missing_ok=True)
         except OSError as error:
             word = "connected" if wanted.connected else "disconnected"
             warning = f"the intent {word} cannot be saved, it holds until reboot: {error.strerror}"
@@ -266,14 +280,24 @@ class Core:
         self.reload()
 
     def network_changed(self, _event: dict[str, Any]) -> None:
-        """netifd says that an interface went up or down."""
-        self._read_surroundings()
+        """netifd says that an interface went up or down: read once for a burst of events."""
+        self._read_again(_SETTLE)
+
+    def _read_again(self, seconds: float) -> None:
+        if self._reread is None:
+            self._reread = self._loop.after(seconds, self._reread_now)
+
+    def _reread_now(self) -> None:
+        self._reread = None
+        if self.bus.up:
+            self.reload()
 
     def _read_settings(self) -> None:
         try:
             found, problems = openwrt.read_settings(self.bus)
         except BusError as error:
             self.faults.note("settings", f"not read: {error}")
+            self._read_again(_SAVE_AFTER)
             return
         wishes = {option: getattr(self.settings, option) for option in self._unsaved}
         self._adopt(found._replace(**wishes), problems)
@@ -308,8 +332,12 @@ class Core:
             found = openwrt.read_surroundings(self.bus, self.uplink.gateways)
         except BusError as error:
             self.faults.note("networks", f"not read, the last known ones hold: {error}")
+            self._read_again(_SAVE_AFTER)
             return
-        self.faults.note("networks", "; ".join(found.notes) or None)
+        notes = found.notes
+        if not (found.networks or notes):
+            notes = ("no network is protected: no zone is known to forward to the internet",)
+        self.faults.note("networks", "; ".join(notes) or None)
         if found == self.surroundings:
             return
         self.surroundings = found
@@ -369,7 +397,16 @@ class Core:
             self.tunnel.link,
             self.tunnel.endpoints,
             self.tunnel.bootstrap,
+            self._served(),
         )
+
+    def _served(self) -> tuple[Network, ...]:
+        """Networks that are answered without being protected (K14). The kernel's own word
+        counts where nothing is known of the house, or what is known makes no sense."""
+        known = self.surroundings.served
+        devices = {network.device for network in known}
+        house = [n for n in self.uplink.house if n.device in devices or not self.networks]
+        return tuple(dict.fromkeys((*known, *house)))
 
     def _apply(self) -> bool:
         """The policy into the kernel; whether the block, if active, is verified."""

@@ -186,6 +186,8 @@ def _connect(daemon: Daemon, options: argparse.Namespace) -> int:
     answer = daemon.call("connect", profile=options.profile)
     if not answer["ok"]:
         return _refused(answer)
+    if answer["warning"]:
+        print(f"portcullisctl: {answer['warning']}", file=sys.stderr)
     if options.wait is None:
         print(f"{answer['state']}: the kill switch is active")
         return OK

@@ -90,6 +90,8 @@ def wanted_routes(policy: Policy) -> frozenset[Route]:
     for network in policy.networks:
         routes |= {_by_device(LT, prefix, network.device) for prefix in network.prefixes}
         routes |= {_by_device(LT, prefix, network.device, via) for prefix, via in network.routes}
+    for network in policy.served:
+        routes |= {_by_device(LT, prefix, network.device) for prefix in network.prefixes}
     return frozenset(routes)
 
 

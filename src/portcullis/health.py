@@ -14,6 +14,11 @@ from typing import NamedTuple
 
 from portcullis.driver import Reading
 
+HANDSHAKE_OCTETS = 92 + 32
+"""What a handshake brings by itself: WireGuard's response and one keepalive."""
+
+_LOAD_OCTETS = 1000  # more than keepalives and probes of our own
+
 
 class Advice(Enum):
     FINE = "fine"
@@ -35,6 +40,7 @@ class Limits(NamedTuple):
     poll_idle: float = 3.0
     poll_doubt: float = 0.25
     probe_every: float = 0.5
+    fruitless: int = 3  # handshakes under load after which nothing but they came back
 
 
 class Health:
@@ -46,25 +52,37 @@ class Health:
         self._unanswered_since: float | None = None
         self._received, self._sent = reading.received, reading.sent
         self._handshake = reading.handshake
+        self._sent_when_heard = reading.sent
+        self._loaded, self._fruitless = False, 0
         self._busy = True
 
     def observe(self, now: float, reading: Reading) -> Advice:
         """What to do, at `now` (monotonic seconds), about the counters read at that moment."""
         if reading.received < self._received or reading.sent < self._sent:
-            self._received, self._sent = 0, 0  # set anew by ourselves: counters began again
+            # Set anew by ourselves: counters began again.
+            self._received = self._sent = self._sent_when_heard = 0
         answered = self._doubt is Advice.HANDSHAKE and reading.handshake > self._handshake
         if reading.received > self._received or answered:
-            # Only the handshake was answered: this far side is slow to talk, not dead.
-            if self._doubt is Advice.HANDSHAKE:
-                self._patience = min(self._patience * 2, self._limits.unanswered_most)
-            elif self._doubt is Advice.FINE:
-                self._patience = self._limits.unanswered
-            self._heard(now, reading)
-            return Advice.FINE
+            return self._listen(now, reading)
         if self._unanswered_since is None and reading.sent > self._sent:
             self._unanswered_since = now
         self._sent = max(self._sent, reading.sent)
         return self._judge(now)
+
+    def _listen(self, now: float, reading: Reading) -> Advice:
+        """Something came. Where it was no more than a new handshake, the far side is slow to
+        talk; if devices talk to it all the time and never hear anything, it carries nothing."""
+        if self._doubt is not Advice.HANDSHAKE:
+            self._fruitless = 0
+            if self._doubt is Advice.FINE:
+                self._patience = self._limits.unanswered
+        elif reading.received <= HANDSHAKE_OCTETS:
+            self._patience = min(self._patience * 2, self._limits.unanswered_most)
+            self._fruitless += self._loaded
+            if self._fruitless >= self._limits.fruitless:
+                return Advice.DEAD
+        self._heard(now, reading)
+        return Advice.FINE
 
     def next_poll(self) -> float:
         """Seconds until the counters should be looked at again."""
@@ -77,6 +95,7 @@ class Health:
         if self._doubt is Advice.FINE:
             waiting = self._unanswered_since is not None
             if waiting and now - (self._unanswered_since or now) >= self._patience:
+                self._loaded = self._sent - self._sent_when_heard >= _LOAD_OCTETS
                 return self._enter(Advice.PROBE, now)
             if now - self._heard_at >= self._limits.idle:
                 return self._enter(Advice.PROBE, now)
@@ -101,3 +120,4 @@ class Health:
         self._unanswered_since = None
         self._received, self._sent = reading.received, reading.sent
         self._handshake = max(self._handshake, reading.handshake)
+        self._sent_when_heard, self._loaded = reading.sent, False

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from socket import AF_INET
 from types import ModuleType
 from typing import Any
 
@@ -66,7 +67,8 @@ def default_routes(ip: IPRoute, family: int) -> set[int]:
     """Interface indexes that default routes of the main table leave by."""
     found = set()
     for route in list(ip.get_routes(family=family, table=MAIN)):
-        if route["dst_len"] or route["type"] != 1:
+        widest = 8 if family == AF_INET else 16  # 0/1 and 128/1 are a default route as well
+        if route["dst_len"] >= widest or route["type"] != 1:
             continue
         if (index := route.get_attr("RTA_OIF")) is not None:
             found.add(index)

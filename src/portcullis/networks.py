@@ -9,26 +9,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
-from portcullis.policy import TUNNEL, Network
+from portcullis.policy import TUNNEL, IPNetwork, Network
 
 _VIRTUAL = ("lo", TUNNEL, "")
+# What may lie behind a router on a protected network (RFC 1918, RFC 6598, RFC 4193): a route to
+# anything else leads to the internet, whatever interface it is configured on.
+_PRIVATE = tuple(
+    map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
+)
+_WIDEST = {4: 8, 6: 16}  # a shorter prefix than this is as good as a default route
 
 
 class Surroundings(NamedTuple):
-    """Protected networks, devices that lead upstream, and what the owner should know."""
+    """Protected networks; networks whose zone accepts input and which are not protected all the
+    same; devices that lead upstream; what the owner should know."""
 
-    networks: tuple[Network, ...]
-    upstream: tuple[str, ...]
-    notes: tuple[str, ...]
+    networks: tuple[Network, ...] = ()
+    served: tuple[Network, ...] = ()
+    upstream: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class _Zone(NamedTuple):
     name: str
     members: frozenset[str]
     masqueraded: bool
+    answers: bool
 
 
 def derive(
@@ -51,10 +61,16 @@ def derive(
         for section in firewall.values()
         if section.get(".type") == "forwarding" and section.get("dest") in upstream_zones
     }
-    networks, notes = [], []
+    networks, served_all_the_same, notes = [], [], []
     for interface in used:
         name, device = str(interface["interface"]), interface["l3_device"]
         homes = [zone for zone in zones if name in zone.members]
+        if interface.get("up") and any(zone.answers for zone in homes):
+            prefixes: tuple[str, ...] = ()
+            with suppress(KeyError, TypeError, ValueError):
+                prefixes = tuple(_prefixes(interface))
+            if is_device(device):
+                served_all_the_same.append(Network(name, device, prefixes))
         if device in leading and any(not zone.masqueraded for zone in homes):
             notes.append(
                 f"{name} ({device}) has the way to the internet on it: nothing to protect here"
@@ -69,8 +85,10 @@ def derive(
             except (KeyError, TypeError, ValueError) as error:
                 notes.append(f"{name!a} makes no sense and is not protected: {error}")
     protected = {network.device for network in networks}
+    others = tuple(n for n in served_all_the_same if n.device not in protected)
     upstream = {i["l3_device"] for i in used} | set(gateways)
-    return Surroundings(tuple(networks), tuple(sorted(upstream - protected)), tuple(notes))
+    upstream -= protected | {network.device for network in others}
+    return Surroundings(tuple(networks), others, tuple(sorted(upstream)), tuple(notes))
 
 
 def dump(networks: tuple[Network, ...]) -> str:
@@ -105,7 +123,7 @@ def _leads_upstream(interface: dict[str, Any]) -> bool:
         return True
     inactive = interface.get("inactive") or {}
     return any(
-        route.get("mask") == 0
+        route.get("mask", 0) < _WIDEST[6 if ":" in str(route.get("target")) else 4]
         for route in (*interface.get("route", ()), *inactive.get("route", ()))
     )
 
@@ -114,7 +132,8 @@ def _zone(section: dict[str, Any]) -> _Zone:
     members = section.get("network", [])
     listed = members.split() if isinstance(members, str) else members
     masqueraded = any(_on(section.get(option)) for option in ("masq", "masq6"))
-    return _Zone(str(section.get("name", "")), frozenset(listed), masqueraded)
+    answers = str(section.get("input", "")).upper() == "ACCEPT"
+    return _Zone(str(section.get("name", "")), frozenset(listed), masqueraded, answers)
 
 
 def _on(value: object) -> bool:
@@ -137,8 +156,31 @@ def _prefixes(interface: dict[str, Any]) -> Iterable[str]:
 def _routes(interface: dict[str, Any]) -> Iterable[tuple[str, str]]:
     for route in interface.get("route", ()):
         gateway = route.get("nexthop", "")
-        if gateway and not ip_address(gateway).is_unspecified:
-            yield _prefix(f"{route['target']}/{route['mask']}"), gateway
+        prefix = _prefix(f"{route['target']}/{route['mask']}")
+        via = ip_address(gateway or "::")
+        if via.is_unspecified or via.version != ip_network(prefix).version:
+            continue
+        if is_private(prefix):
+            yield prefix, str(via)
+
+
+def is_private(prefix: str) -> bool:
+    """Whether a prefix, host bits or not, lies wholly in what is never the internet."""
+    network = ip_network(prefix, strict=False)
+    return any(_inside(network, private) for private in _PRIVATE)
+
+
+def is_device(name: str) -> bool:
+    """Whether a name can be a device's, and can stand in nft's text."""
+    try:
+        _device(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _inside(network: IPNetwork, outer: IPNetwork) -> bool:
+    return network.version == outer.version and network.subnet_of(outer)  # type: ignore[arg-type]
 
 
 def _prefix(text: str) -> str:

@@ -67,8 +67,11 @@ def read_surroundings(bus: Bus, gateways: Iterable[str]) -> Surroundings:
     """Protected networks and upstream devices. Raises BusError."""
     interfaces = bus.call("network.interface", "dump", {}).get("interface")
     firewall = bus.call("uci", "get", {"config": "firewall"}).get("values")
+    if not interfaces or not firewall:
+        # Not evidence of anything: netifd is starting, or the file is gone or empty.
+        raise BusError("fw4 has no configuration" if interfaces else "netifd has no interfaces")
     try:
-        return networks.derive(interfaces or [], firewall or {}, gateways)
+        return networks.derive(interfaces, firewall, gateways)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BusError(f"netifd or fw4 say what makes no sense: {error!r}") from None
 

@@ -53,12 +53,17 @@ class Link(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """Everything the kernel has to be told, and nothing else. While the link is not `flowing`
-    the router alone may use it, to bring it up: devices are told no at once (K15)."""
+    """Everything the kernel has to be told, and nothing else.
+
+    `served` are networks that are not protected but that the router answers all the same, with
+    replies only (K14). While the link is not `flowing` the router alone may use it, to bring it
+    up: devices are told no at once (K15).
+    """
 
     released: bool = False
     lan_access: bool = False
     networks: tuple[Network, ...] = ()
+    served: tuple[Network, ...] = ()
     link: Link | None = None
     flowing: bool = False
     endpoints: tuple[Socket, ...] = ()
@@ -90,6 +95,7 @@ def decide(
     link: Link | None,
     endpoints: tuple[Socket, ...],
     bootstrap: tuple[Socket, ...],
+    served: tuple[Network, ...] = (),
 ) -> Policy:
     """The policy of a state. Total: every combination of arguments has one.
 
@@ -101,6 +107,7 @@ def decide(
         released=not active(state, mode),
         lan_access=lan_access,
         networks=networks,
+        served=served,
         link=None if going else link,
         flowing=link is not None and state in (State.CONNECTED, State.RECONNECTING),
         endpoints=() if going else endpoints,

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from stat import S_ISREG
 
 from portcullis.profile import Profile, ProfileError, valid_name
 from portcullis.wgconf import SIZE_MAX, parse
@@ -28,7 +30,9 @@ def load(folder: Path, name: str) -> Profile:
         raise NoProfileError(f"{ascii(name)[:80]} is no profile's name: {reason}")
     path = folder / f"{name}.conf"
     try:
-        with path.open("rb") as file:
+        with open(path, "rb", opener=_opened_at_once) as file:
+            if not S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise NoProfileError(f"profile {name} cannot be read: it is no plain file")
             return parse(file.read(SIZE_MAX + 1), name)
     except FileNotFoundError:
         known = names(folder)
@@ -40,3 +44,7 @@ def load(folder: Path, name: str) -> Profile:
         more = len(error.problems) - 1
         rest = f" (and {more} more)" if more else ""
         raise NoProfileError(f"profile {name}, {error}{rest}") from None
+
+
+def _opened_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO would keep us waiting for its writer

@@ -28,6 +28,7 @@ _SETS = {
     "gate": ("map", "typeof meta nfproto : verdict", "families that are released; empty: blocked"),
     "forwards": ("map", "type ifname . ifname : verdict", "who may forward to whom"),
     "protected": ("set", "type ifname", "devices of the protected networks"),
+    "served": ("set", "type ifname", "other devices that the router answers"),
     "tunnel4": ("set", "type ipv4_addr", "our IPv4 addresses in the tunnel"),
     "tunnel6": ("set", "type ipv6_addr", "our IPv6 addresses in the tunnel"),
     "endpoints4": ("set", "type ipv4_addr . inet_proto . inet_service", "pinned VPN servers"),
@@ -102,6 +103,7 @@ _CHAINS = f"""
 		ip6 daddr @tunnel6 counter name blocked_inbound drop comment "K11: our tunnel address, asked from outside"
 		meta nfproto vmap @gate comment "released, or go on"
 		iifname @protected accept comment "K14: the router answers its networks"
+		iifname @served accept comment "K14: the router answers the house"
 		ip saddr . meta l4proto . th sport @endpoints4 accept comment "K2: the tunnel's own packets"
 		ip6 saddr . meta l4proto . th sport @endpoints6 accept comment "K2: the tunnel's own packets"
 		ip saddr . meta l4proto . th sport @bootstrap4 accept comment "K12: the endpoint's address"
@@ -125,8 +127,10 @@ _CHAINS = f"""
 		oifname "{TUNNEL}" goto output_tunnel comment "the router through the tunnel"
 		meta nfproto vmap @gate comment "released, or go on"
 		oifname @protected goto to_local comment "K14: the router answers its networks"
+		oifname @served ct direction reply accept comment "K14: the router answers the house"
+		oifname @served udp sport {{ 67, 547 }} udp dport {{ 68, 546 }} accept comment "K14: and gives it addresses"
 		meta mark & {MASK:#010x} == {MARK:#010x} goto output_marked comment "K2: what carries the mark"
-		meta nfproto ipv4 udp sport 68 udp dport 67 accept comment "K2: DHCP client"
+		meta nfproto ipv4 udp sport 68 udp dport 67 @th,64,24 0x010106 @th,1952,32 0x63825363 accept comment "K2: DHCP client, by its content"
 		ip6 saddr fe80::/10 ip6 daddr ff02::1:2 udp sport 546 udp dport 547 accept comment "K2: DHCPv6 client"
 		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} ip6 hoplimit 255 accept comment "K2: neighbour discovery"
 		icmpv6 type {{ mld-listener-report, mld-listener-done, mld2-listener-report }} ip6 daddr ff02::/16 ip6 hoplimit 1 accept comment "K2: neighbour discovery"
@@ -206,6 +210,7 @@ def elements(policy: Policy) -> Elements:
     if policy.released:
         filled["gate"] = {"ipv4 : accept", "ipv6 : accept"}
     filled["protected"] = {f'"{device}"' for device in policy.devices}
+    filled["served"] = {f'"{network.device}"' for network in policy.served} - filled["protected"]
     for one, other in product(policy.devices, repeat=2):
         if policy.lan_access and not policy.released:
             filled["forwards"].add(f'"{one}" . "{other}" : goto to_local')

@@ -94,7 +94,7 @@ tunnel_lost          NC    CG+   RG+   DG-   RG+   CF
 tunnel_down          NC    CG    RG+   NC    RG    CF
 driver_failed        NC    CF-   CF-   NC    CF-   CF
 exhausted            NC    CF    CD    DG    CF    CF
-retry                NC    CG    CD    DG    RG    CG+
+retry                NC    CG+   CD    DG    RG+   CG+
 wan_lost             NC    CG    RG    DG    RG    CF
 wan_back             NC    CG+   CD    DG    RG+   CG+
 settings_changed     NC    CG+   RG+   DG    RG+   CG+

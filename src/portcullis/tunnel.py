@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from portcullis import profiles
-from portcullis.driver import Driver, DriverError
-from portcullis.health import Advice, Health
+from portcullis.dns import unfit
+from portcullis.driver import Driver, DriverError, Reading
+from portcullis.health import HANDSHAKE_OCTETS, Advice, Health
 from portcullis.loop import Loop, Timer
 from portcullis.policy import Link, Network, Socket, endpoint_objection, within
 from portcullis.probe import Prober
@@ -27,6 +29,8 @@ from portcullis.resolver import Lookup
 from portcullis.settings import Settings
 from portcullis.states import Event
 from portcullis.storage import write_durably
+
+_TRIES_FOR_DATA = 2
 
 
 class Pace(NamedTuple):
@@ -83,7 +87,7 @@ class Tunnel:
         self._lookup: Lookup | None = None
         self._health: Health | None = None
         self._order: tuple[str, ...] = ()
-        self._dialled = False
+        self._dialled = self._doubted = False
         self._position = self._tries = self._rounds = 0
         self._problems: dict[str, str] = {}
         self._resolved: dict[str, tuple[str, ...]] = {}
@@ -144,6 +148,7 @@ class Tunnel:
             self._timer.cancel()
         if self._lookup:
             self._lookup.cancel()
+            self.bootstrap = ()
         self._timer = self._lookup = self._health = None
         self.next_attempt_at = None
         self._prober.close()
@@ -191,7 +196,18 @@ class Tunnel:
     def _known(self, host: str) -> bool:
         """A remembered address serves the first try; then the name is asked for again, since
         the server may have moved."""
-        return host in self._resolved or (self._tries == 0 and host in self._remembered)
+        if host in self._resolved:
+            return True
+        found = self._remembered.get(host, ())
+        return self._tries == 0 and any(self._fits(address) for address in found)
+
+    def _fits(self, address: str) -> bool:
+        """Whether a remembered address can be tried at all where we are now."""
+        version = 6 if ":" in address else 4
+        own = self._core.own_addresses
+        return version in self._core.families and not endpoint_objection(
+            address, self._core.networks, own
+        )
 
     def _looked_up(self, name: str, host: str, found: tuple[str, ...], reason: str) -> None:
         self._lookup = None
@@ -214,6 +230,8 @@ class Tunnel:
         except UnusableError as error:
             self._skip(profile.name, f"profile {profile.name}: {error}")
             return
+        if self.profile is not None and self.profile != profile:
+            self._take_down()  # nothing of the next profile goes through the former's tunnel
         self.profile, self.link = profile, link
         self.endpoints = tuple(dict.fromkeys(peer for peer in peers if peer))
         self._dialled = True
@@ -286,7 +304,7 @@ class Tunnel:
         reading = self._driver.reading()
         if reading is None:
             self._lost("the tunnel's device is gone")
-        elif reading.handshake:
+        elif reading.handshake and self._proven(reading, deadline):
             self._health = Health(time.monotonic(), reading)
             self._rounds = 0
             self._remember()
@@ -298,10 +316,21 @@ class Tunnel:
             server = self.endpoints[0] if self.endpoints else None
             where = f"{server.address} port {server.port}" if server else "its server"
             name = self.profile.name
-            self._problems[name] = f"profile {name}: no answer from {where}"
+            silent = "it shakes hands, but nothing comes back through the tunnel"
+            answer = f"{where}: {silent}" if reading.handshake else f"no answer from {where}"
+            self._problems[name] = f"profile {name}: {answer}"
             self._tried(wait=0.0)
         else:
             self._later(self._pace.poll, lambda: self._await_handshake(deadline))
+
+    def _proven(self, reading: Reading, deadline: float) -> bool:
+        """Whether data has come through, not only a handshake and keepalives. A provider whose
+        resolver answers no probe is believed after some tries, unless it has lost us before."""
+        if reading.received > HANDSHAKE_OCTETS:
+            self._doubted = False
+            return True
+        patient = self._tries >= _TRIES_FOR_DATA and time.monotonic() >= deadline
+        return patient and not self._doubted
 
     def _watch(self) -> None:
         reading = self._driver.reading()
@@ -310,6 +339,7 @@ class Tunnel:
             return
         advice = self._health.observe(time.monotonic(), reading)
         if advice is Advice.DEAD:
+            self._doubted = reading.handshake > 0
             self._lost("nothing comes back through the tunnel, the server does not answer")
             return
         if advice is Advice.HANDSHAKE:
@@ -405,9 +435,18 @@ def _literal(host: str) -> bool:
 def _read_cache(path: Path) -> dict[str, tuple[str, ...]]:
     """Addresses by host name; whatever else the file holds is as good as nothing."""
     try:
-        return {
-            str(host): tuple(map(str, found))
-            for host, found in json.loads(path.read_text(encoding="utf-8")).items()
-        }
-    except (OSError, ValueError, AttributeError, TypeError):
+        entries = json.loads(path.read_text(encoding="utf-8")).items()
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
+    found = {str(host): tuple(_addresses(listed)) for host, listed in entries}
+    return {host: addresses for host, addresses in found.items() if addresses}
+
+
+def _addresses(listed: object) -> Iterator[str]:
+    for text in listed if isinstance(listed, list) else ():
+        try:
+            address = ip_address(text)
+        except ValueError:
+            continue
+        if isinstance(text, str) and "%" not in text and not unfit(address):
+            yield str(address)

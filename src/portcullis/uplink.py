@@ -7,16 +7,20 @@ from socket import AF_INET, AF_INET6
 from typing import NamedTuple
 
 from portcullis.netlink import IPRoute, carries, default_routes
-from portcullis.policy import TUNNEL
+from portcullis.networks import is_device, is_private
+from portcullis.policy import TUNNEL, Network
 
 
 class Uplink(NamedTuple):
     """`families`: 4 and 6 where a default route leaves by a device with a carrier that is not
-    in `protected`; `gateways`: devices of all default routes; `addresses`: the router's own."""
+    in `protected`; `gateways`: devices of all default routes; `addresses`: the router's own;
+    `house`: networks with private addresses that no default route leaves by, which are answered
+    where nothing else is known of the house (K14)."""
 
     families: frozenset[int] = frozenset()
     gateways: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
+    house: tuple[Network, ...] = ()
 
 
 def read(protected: tuple[str, ...]) -> Uplink:
@@ -32,9 +36,17 @@ def read(protected: tuple[str, ...]) -> Uplink:
                 gateways.add(names[index])
                 if names[index] not in protected and carries(links[index]):
                     families.add(version)
-        addresses = [
-            str(message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS"))
-            for message in list(ip.get_addr(family=AF_INET)) + list(ip.get_addr(family=AF_INET6))
-            if names.get(message["index"]) != TUNNEL
-        ]
-    return Uplink(frozenset(families), tuple(sorted(gateways)), tuple(addresses))
+        found: dict[str, list[str]] = {}
+        for family in (AF_INET, AF_INET6):
+            for message in list(ip.get_addr(family=family)):
+                address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+                name = names.get(message["index"], "")
+                found.setdefault(name, []).append(f"{address}/{message['prefixlen']}")
+    found.pop(TUNNEL, None)
+    addresses = [text.partition("/")[0] for texts in found.values() for text in texts]
+    house = []
+    for name in found.keys() - gateways - {"lo", ""}:
+        prefixes = [p for p in found[name] if is_private(p)]
+        if prefixes and is_device(name):
+            house.append(Network(name, name, tuple(sorted(prefixes))))
+    return Uplink(frozenset(families), tuple(sorted(gateways)), tuple(addresses), tuple(house))

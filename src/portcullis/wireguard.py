@@ -47,6 +47,7 @@ _ALLOWED_PER_MESSAGE = 1000
 _SIOCGIFFLAGS = 0x8913
 _EOPNOTSUPP, _EEXIST, _EACCES = 95, 17, 13
 _APPEARS_WITHIN, _GOES_WITHIN = 1.0, 0.3
+_KINDS = ("wireguard", "tun")
 
 
 class _Backend(Protocol):
@@ -64,7 +65,7 @@ class WireGuard:
         self._watch, self._unwatch = watch, unwatch
         self._backend: _Backend | None = None
         self._profile: Profile | None = None
-        self._process: tuple[int, int] | None = None
+        self._processes: dict[int, int] = {}  # every wireguard-go not collected yet: pid, pidfd
         self._index = 0
 
     @property
@@ -109,18 +110,16 @@ class WireGuard:
             raise DriverError(f"WireGuard device {TUNNEL} cannot be removed: {error}") from None
 
     def reap(self) -> None:
-        """Collect wireguard-go where it has ended; to be called when its descriptor is ready."""
-        if self._process is None:
-            return
-        pid, descriptor = self._process
-        try:
-            ended, _ = os.waitpid(pid, os.WNOHANG)
-        except ChildProcessError:  # the bus library reaps every child
-            ended = pid
-        if ended:
-            self._unwatch(descriptor)
-            os.close(descriptor)
-            self._process = None
+        """Collect what has ended of wireguard-go; to be called when a descriptor is ready."""
+        for pid, descriptor in list(self._processes.items()):
+            try:
+                ended, _ = os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:  # the bus library reaps every child
+                ended = pid
+            if ended:
+                self._unwatch(descriptor)
+                os.close(descriptor)
+                del self._processes[pid]
 
     def _standing(self) -> bool:
         """Whether the device is still the one that was made here."""
@@ -151,18 +150,15 @@ class WireGuard:
             setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
         )
         descriptor = os.pidfd_open(pid)
-        self._process = pid, descriptor
+        self._processes[pid] = descriptor
         self._watch(descriptor)
         deadline = time.monotonic() + _APPEARS_WITHIN
         while not (_SOCKET.exists() and link_named(ip, TUNNEL)):
-            if time.monotonic() > deadline or self._ended(pid):
+            self.reap()
+            if time.monotonic() > deadline or pid not in self._processes:
                 raise DriverError("wireguard-go did not bring its device up")
             time.sleep(0.002)
         return _Userspace()
-
-    def _ended(self, pid: int) -> bool:
-        self.reap()
-        return self._process is None or self._process[0] != pid
 
     def _remove(self, ip: IPRoute) -> None:
         """Whoever made the device. A wireguard-go ends when its device goes, and the device
@@ -170,14 +166,25 @@ class WireGuard:
         if self._backend is not None:
             self._backend.close()
         self._backend = self._profile = None
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._process[0], signal.SIGTERM)
-            self._await_absence(ip, _GOES_WITHIN)
+        self.reap()
+        self._signal(signal.SIGTERM)
+        if self._processes and not self._await_absence(ip, _GOES_WITHIN):
+            self._signal(signal.SIGKILL)  # it does not listen: stopped, or hung
         if link := link_named(ip, TUNNEL):
+            kind = (link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")) or ""
+            if kind not in _KINDS:
+                raise DriverError(
+                    f"{TUNNEL} is a device of kind {kind or 'physical'}, which is not a tunnel:"
+                    " somebody gave it our name"
+                )
             ip.link("del", index=link["index"])
             if not self._await_absence(ip, _GOES_WITHIN):
                 raise DriverError(f"{TUNNEL} does not go away")
+
+    def _signal(self, number: int) -> None:
+        for pid in self._processes:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     @staticmethod
     def _await_absence(ip: IPRoute, seconds: float) -> bool:

@@ -202,6 +202,16 @@ class Appliance:
         assert answer["ok"], answer
         self.until_state("connected")
 
+    def connect_to(self, profile: str) -> None:
+        """Change the profile, and wait until the new one is in use."""
+        assert self.call("connect", profile=profile)["ok"]
+
+        def there() -> bool:
+            found = self.status()
+            return bool(found["state"] == "connected" and found["profile"] == profile)
+
+        self.until(there, f"connected to {profile}")
+
     def disconnect(self) -> None:
         answer = self.call("disconnect")
         assert answer["ok"], answer

@@ -127,6 +127,11 @@ class Bus:
         self._broker = self._spawn(command)
         self._await(self._broker, self._answers)
 
+    @property
+    def broker_pid(self) -> int:
+        """0 while it does not run."""
+        return self._broker.pid if self._broker else 0
+
     def stop_broker(self) -> None:
         if self._broker:
             _end(self._broker)

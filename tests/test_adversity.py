@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What once was wrong: hung services, damaged memories, a house nobody told us about."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from router import addresses as at
+from router.appliance import Appliance, interfaces
+from router.capture import Capture
+from router.judge import judge
+from router.leaktest import ALLOWED, every_probe, leaks, proven
+from router.measurement import measure
+from router.probe import run
+from router.probes import Icmp, Udp
+
+
+@pytest.fixture
+def idle() -> Iterator[Appliance]:
+    """A router on which the daemon does not run yet."""
+    with Appliance() as found:
+        yield found
+
+
+def lan_reaches_the_router(appliance: Appliance) -> bool:
+    lan = appliance.world.lana
+    question = ["dig", "+short", "+time=1", "+tries=1", "@192.168.1.1", "lana.lan"]
+    answered = lan.run(question, check=False).stdout.strip() == at.LAN_A.v4
+    ping = lan.run(["ping", "-c1", "-W1", "192.168.1.1"], check=False)
+    ula = lan.run(["ping", "-c1", "-W1", at.ROUTER_LAN.ula], check=False)
+    return answered and not ping.returncode and not ula.returncode
+
+
+def dump_without(what: dict[str, Any]) -> dict[str, Any]:
+    """netifd's dump with the interface lan changed."""
+    found = interfaces()
+    (lan,) = [i for i in found["interface"] if i["interface"] == "lan"]
+    lan |= what
+    return found
+
+
+UNKNOWN_HOUSES = {
+    "netifd knows nothing": ("interfaces.json", json.dumps({"interface": []})),
+    "no firewall": ("config/firewall", ""),
+    "lan has nonsense for an address": (
+        "interfaces.json",
+        json.dumps(dump_without({"ipv4-address": [{"address": "nonsense", "mask": 24}]})),
+    ),
+    "lan is forwarded nowhere": (
+        "config/firewall",
+        "config zone\n\toption name 'lan'\n\tlist network 'lan'\n\toption input 'ACCEPT'\n",
+    ),
+    "lan is a DHCP client": ("interfaces.json", json.dumps(dump_without({"proto": "dhcp"}))),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN_HOUSES)
+def test_the_router_answers_the_house_whatever_is_known_of_it(idle: Appliance, kind: str) -> None:
+    """K14: nobody is locked out, and still nothing leaves."""
+    name, text = UNKNOWN_HOUSES[kind]
+    (idle.bus.directory / name).write_text(text)
+    idle.world.vpn1.blackhole()
+    (idle.home / "intent").write_text("connected\nvpn1\n")
+    probes = every_probe(idle)
+    assert not measure(idle.world, probes).unseen(), "no positive control"
+    idle.start()
+    assert idle.status()["kill_switch"]["active"]
+    leaks(idle, probes)
+    assert lan_reaches_the_router(idle)
+
+
+def test_the_house_is_answered_without_ubus_and_without_memory(idle: Appliance) -> None:
+    idle.bus.stop_others()
+    idle.bus.stop_broker()
+    (idle.home / "intent").write_text("connected\nvpn1\n")
+    probes = every_probe(idle)
+    assert not measure(idle.world, probes).unseen(), "no positive control"
+    idle.start(wait=False)
+    table = ["nft", "list", "table", "inet", "portcullis"]
+    idle.until(lambda: not idle.world.router.run(table, check=False).returncode, "the table")
+    leaks(idle, probes)
+    assert lan_reaches_the_router(idle)
+
+
+def test_a_dump_gone_empty_does_not_make_the_networks_forgotten(appliance: Appliance) -> None:
+    appliance.connect()
+    appliance.bus.interfaces.write_text(json.dumps({"interface": []}))
+    appliance.call("reload")
+    assert [n["name"] for n in appliance.status()["networks"]] == ["lan", "guest"]
+    assert any("networks" in fault for fault in appliance.status()["faults"])
+
+
+def test_half_of_the_internet_behind_a_lan_router_is_refused(appliance: Appliance) -> None:
+    """K4: two halves of a default route are a default route."""
+    world, half = appliance.world, {"target": "0.0.0.0", "mask": 1, "nexthop": at.LAN_B.v4}
+    private = {"target": "10.99.0.0", "mask": 16, "nexthop": at.LAN_B.v4}
+    appliance.bus.interfaces.write_text(json.dumps(dump_without({"route": [private]})))
+    appliance.call("reload")
+    table = ["ip", "route", "show", "table", "706"]
+    assert "10.99.0.0/16 via 192.168.1.11" in world.router.run(table).stdout
+    appliance.bus.interfaces.write_text(json.dumps(dump_without({"route": [half]})))
+    appliance.call("reload")
+    assert "0.0.0.0/1" not in world.router.run(table).stdout
+    assert "lan" not in [n["name"] for n in appliance.status()["networks"]]
+
+
+def test_changes_of_profile_leave_nothing_behind(appliance: Appliance) -> None:
+    """A descriptor of a dead wireguard-go that is left in the loop makes it spin for ever."""
+    assert appliance.daemon
+    process = Path(f"/proc/{appliance.daemon.pid}")
+
+    def descriptors() -> int:
+        return len(os.listdir(process / "fd"))
+
+    appliance.connect("vpn1")
+    appliance.connect_to("vpn2")
+    before = descriptors()
+    for profile in ("vpn1", "vpn2"):
+        appliance.connect_to(profile)
+    assert descriptors() <= before
+    ticks = _ticks(process)
+    appliance.until(lambda: appliance.status()["tunnel"]["handshake_age"] >= 2, "two seconds")
+    assert _ticks(process) - ticks < 100, "half of the processor's time"
+
+
+def _ticks(process: Path) -> int:
+    fields = (process / "stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_a_connect_that_cannot_be_saved_is_told_and_outlives_a_crash(appliance: Appliance) -> None:
+    (appliance.home / ".intent.new").mkdir()  # the temporary file cannot be made
+    answer = appliance.call("connect", profile="vpn1")
+    assert answer["ok"]
+    assert "holds until reboot" in answer["warning"]
+    appliance.until_state("connected")
+    appliance.kill()
+    appliance.start()
+    assert appliance.status()["intent"] == "connected"
+    assert appliance.status()["kill_switch"]["active"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"vpn1.example.net": "198.51.100.101"}',
+        '{"vpn1.example.net": ["nonsense", 7, null]}',
+        '{"vpn1.example.net": []}',
+        '{"vpn1.example.net": ["127.0.0.1", "fe80::1%eth1", "192.168.1.10"]}',
+        '["vpn1.example.net"]',
+        "\x00",
+    ],
+)
+def test_a_damaged_memory_of_endpoints_is_as_good_as_none(idle: Appliance, text: str) -> None:
+    (idle.home / "endpoints").write_text(text)
+    (idle.home / "intent").write_text("disconnected\n\n")
+    idle.add_profile("named", idle.world.vpn1.profile(idle.world.vpn1.hostname))
+    idle.start()
+    assert idle.call("set", name="bootstrap_dns", value="198.51.100.53")["ok"]
+    idle.connect("named")
+    assert "state UP" in idle.world.router.run(["ip", "link", "show", "eth1"]).stdout
+
+
+def test_a_remembered_address_of_the_wrong_family_is_looked_up_again(idle: Appliance) -> None:
+    (idle.home / "endpoints").write_text(json.dumps({"vpn1.example.net": [at.VPN1.v6]}))
+    (idle.home / "intent").write_text("disconnected\n\n")
+    idle.add_profile("named", idle.world.vpn1.profile(idle.world.vpn1.hostname))
+    idle.world.router.run(["ip", "-6", "route", "del", "default"])
+    idle.start()
+    assert idle.call("set", name="bootstrap_dns", value="198.51.100.53")["ok"]
+    idle.connect("named")
+    assert idle.status()["endpoints"] == [f"{at.VPN1.v4} udp 51820"]
+
+
+@contextmanager
+def hung(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_hung_ubusd_keeps_nobody_waiting(idle: Appliance) -> None:
+    (idle.home / "intent").write_text("connected\nvpn1\n")
+    probes = every_probe(idle)
+    assert not measure(idle.world, probes).unseen(), "no positive control"
+    router = idle.world.router
+    table = ["nft", "list", "table", "inet", "portcullis"]
+
+    def stands() -> bool:
+        return not router.run(table, check=False).returncode
+
+    assert idle.bus.broker_pid
+    with hung(idle.bus.broker_pid):
+        idle.start(wait=False)
+        idle.until(stands, "the table", patience=5)
+        leaks(idle, probes)
+        router.nft("delete table inet portcullis\n")
+        idle.until(stands, "the table is back", patience=5)
+        idle.stop()  # and SIGTERM is heard
+    idle.start()
+    idle.until_state("connected")
+
+
+def test_a_server_that_only_shakes_hands_is_not_connected_for_long(appliance: Appliance) -> None:
+    """*Connected* means that data flows."""
+    world = appliance.world
+    world.vpn1.netns.nft(
+        "table inet mute {\n chain in {\n  type filter hook prerouting priority -500;\n"
+        '  iifname "wg0" drop\n }\n}\n'
+    )
+    with proven(appliance) as probes:
+        appliance.call("connect", profile="vpn1")
+        appliance.until(lambda: appliance.status()["tunnel"].get("handshake_age", -1) >= 0, "hands")
+        assert appliance.state == "connecting"
+        leaks(appliance, probes)
+
+
+def test_what_answers_the_house_opens_nothing(idle: Appliance) -> None:
+    """The devices that the router only answers cannot be used as a way out."""
+    (idle.bus.directory / "config/firewall").write_text("")
+    idle.world.vpn1.blackhole()
+    idle.start()
+    idle.call("connect", profile="vpn1")
+    probes = [Udp(idle.world.router, at.LAN_A.v4), Icmp(idle.world.router, at.LAN_A.v4)]
+    with Capture(idle.world.isp, idle.world.access) as wan:
+        run(probes, 2, 0.5)
+    assert judge(wan.frames, ALLOWED).clean
