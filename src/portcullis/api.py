@@ -70,6 +70,7 @@ def status(core: Core) -> Reply:
             {"name": n.name, "device": n.device, "prefixes": list(n.prefixes)}
             for n in core.networks
         ],
+        "served": [network.device for network in policy.served],
         "upstream": list(core.surroundings.upstream),
         "endpoints": [f"{e.address} {e.transport} {e.port}" for e in policy.endpoints],
         "resolvers": list(policy.resolvers),

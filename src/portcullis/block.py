@@ -57,7 +57,8 @@ class Block:
                 self._filter.close()
                 self._filter = None
             if not policy.released:
-                self._close_off(upstream, policy.devices)
+                kept = (*policy.devices, *(network.device for network in policy.served))
+                self._close_off(upstream, kept)
         else:
             flipped = self._cut_flows(policy)
         if self._last_resort.taken and (filtered is not None or policy.released):
@@ -124,9 +125,10 @@ class Block:
         self._released = policy.released
         return flipped
 
-    def _close_off(self, upstream: tuple[str, ...], protected: tuple[str, ...]) -> None:
+    def _close_off(self, upstream: tuple[str, ...], kept: tuple[str, ...]) -> None:
+        """`kept` devices lead to the house: they are never taken down (K14)."""
         try:
-            for done in self._last_resort.take(upstream, protected):
+            for done in self._last_resort.take(upstream, kept):
                 log.error("the block cannot be verified: %s", done)
         except (NetlinkError, OSError) as error:
             self._faults.note("last resort", str(error))

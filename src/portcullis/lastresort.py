@@ -24,11 +24,12 @@ class LastResort:
     def taken(self) -> bool:
         return self._record.exists()
 
-    def take(self, upstream: tuple[str, ...], protected: tuple[str, ...]) -> tuple[str, ...]:
-        """Close what can be closed without a packet filter; what was done, in words."""
+    def take(self, upstream: tuple[str, ...], kept: tuple[str, ...]) -> tuple[str, ...]:
+        """Close what can be closed without a packet filter, `kept` devices stay up; what was
+        done, in words."""
         devices, switches = self._read()
         done = []
-        alone = [device for device in upstream if device not in protected]
+        alone = [device for device in upstream if device not in kept]
         with IPRoute() as ip:
             for device in alone:
                 link = link_named(ip, device)
