@@ -12,6 +12,7 @@ needed="
 python3:python3
 nft:nftables
 ip:iproute2
+mount:mount
 wireguard-go:wireguard-go
 wg:wireguard-tools
 dnsmasq:dnsmasq-base
