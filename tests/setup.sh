@@ -26,6 +26,7 @@ missing=
 for pair in $needed; do
 	PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" > /dev/null || missing="$missing ${pair##*:}"
 done
+[ -e /etc/protocols ] || missing="$missing netbase"
 /usr/bin/python3 -c 'import ensurepip' 2> /dev/null || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
 	sudo=
