@@ -197,6 +197,14 @@ def test_without_nft_the_way_out_is_taken_away_and_given_back(idle: Appliance) -
     assert not status["kill_switch"]["verified"]
     leaks(idle, probes)
     assert "state DOWN" in router.run(["ip", "link", "show", "eth1"]).stdout
+    # The owner's word counts all the same: out, and in again without a block to rely on.
+    assert idle.call("disconnect")["ok"]
+    idle.until_state("not_connected")
+    idle.until(lambda: "state UP" in router.run(["ip", "link", "show", "eth1"]).stdout, "eth1")
+    assert idle.call("connect", profile="vpn1")["ok"]
+    idle.until_state("connection_failed")
+    leaks(idle, probes)
+    assert "state DOWN" in router.run(["ip", "link", "show", "eth1"]).stdout
     assert idle.daemon
     mounts = ["nsenter", "-t", str(idle.daemon.pid), "-m", "umount", os.path.realpath(library)]
     subprocess.run(mounts, check=True, timeout=10)

@@ -194,7 +194,8 @@ class Core:
         self.faults.note("internal error", None)
 
     def _block_fails(self) -> None:
-        if not self._block_failed:
+        trying = (State.CONNECTING, State.CONNECTED, State.RECONNECTING)
+        if not self._block_failed or self.state in trying:
             self._block_failed = True
             self.happen(Event.BLOCK_FAILED, self.faults[FILTER])
 
@@ -276,7 +277,6 @@ class Core:
 
     def bus_up(self) -> None:
         """ubus is there (again)."""
-        self.faults.note("bus", None)
         self.reload()
 
     def network_changed(self, _event: dict[str, Any]) -> None:

@@ -438,11 +438,11 @@ def _read_cache(path: Path) -> dict[str, tuple[str, ...]]:
         entries = json.loads(path.read_text(encoding="utf-8")).items()
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}
-    found = {str(host): tuple(_addresses(listed)) for host, listed in entries}
+    found = {str(host): tuple(_fit_addresses(listed)) for host, listed in entries}
     return {host: addresses for host, addresses in found.items() if addresses}
 
 
-def _addresses(listed: object) -> Iterator[str]:
+def _fit_addresses(listed: object) -> Iterator[str]:
     for text in listed if isinstance(listed, list) else ():
         try:
             address = ip_address(text)
