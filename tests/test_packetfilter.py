@@ -25,7 +25,7 @@ from portcullis.packetfilter import (
     template_chains,
 )
 from portcullis.policy import CLOSED, MARK, TUNNEL, Link, Network, Policy, Socket
-from portcullis.ruleset import COUNTERS, STRUCTURE, elements, render
+from portcullis.ruleset import COUNTERS, FENCE, STRUCTURE, elements, render
 
 LAN = Network("lan", "lan", ("192.168.1.0/24",))
 GUEST = Network("guest", "guest", ("192.168.2.0/24",))
@@ -252,7 +252,7 @@ def test_after_a_failed_read_back_the_whole_table_is_made_anew(
         with pytest.raises(FilterError):
             packets.reconcile(RELEASED)
     packets.reconcile(RELEASED)
-    assert nft.told == [render(RELEASED, packets.flags)]
+    assert render(RELEASED, packets.flags) in nft.told
 
 
 def test_a_chain_that_was_not_loaded_as_written_is_a_filter_error(
@@ -518,18 +518,42 @@ def test_no_packet_leaks_while_the_table_is_refilled_200_times(world: World, nft
     assert arrived == 0
 
 
-def test_no_packet_leaks_while_the_table_is_loaded_200_times(world: World, nft: Spy) -> None:
-    PacketFilter(nft).reconcile(CONNECTED)
+# A packet that is held up between two chains of one hook meets the old one no more when that is
+# unhooked meanwhile. A long chain between the two holds every packet up: with the table replaced
+# in one transaction and nothing else, one in 20,000 packets leaked.
+_SLOW = """
+add table inet slow
+delete table inet slow
+table inet slow {{
+	chain forward {{
+		type filter hook forward priority filter - 10; policy accept;
+{rules}
+	}}
+}}
+"""
 
-    def load() -> None:
+
+def test_no_packet_leaks_while_the_table_is_replaced_100_times(world: World, nft: Spy) -> None:
+    PacketFilter(nft).reconcile(CONNECTED)
+    slow = _SLOW.format(rules="ip daddr 192.0.2.1 ip saddr 192.0.2.1 accept\n" * 2000)
+
+    def replace() -> None:
         while blocked(nft) == 0:
             pass
-        for turn in range(200):
-            nft.run(render((HOUSE, CONNECTED)[turn % 2]))
+        for turn in range(100):
+            world.router.nft(slow)
+            changed = PacketFilter(nft).reconcile((HOUSE, CONNECTED)[turn % 2])
+            assert "table not ours yet" in changed
 
-    sent, arrived = flooded(world, load)
+    sent, arrived = flooded(world, replace)
     assert sent > 1000
     assert arrived == 0
+
+
+def test_a_copy_that_a_crash_left_goes_with_the_next_load(namespace: Namespace, nft: Spy) -> None:
+    namespace.nft(render(CLOSED, table=FENCE))
+    PacketFilter(nft).reconcile(RELEASED)
+    assert nft.list_table("inet", FENCE) is None
 
 
 def test_the_flood_would_have_been_seen(world: World, nft: Spy) -> None:

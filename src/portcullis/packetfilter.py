@@ -16,9 +16,11 @@ from portcullis.policy import Policy
 from portcullis.ruleset import (
     COUNTERS,
     FAMILY,
+    FENCE,
     STRUCTURE,
     TABLE,
     Elements,
+    clear,
     elements,
     refill,
     render,
@@ -138,13 +140,14 @@ class PacketFilter:
         Raises FilterError where it could not be made so and read back.
         """
         try:
-            found = self._differences(self._list(), policy)
+            listing = self._list()
+            found = self._differences(listing, policy)
             if not found:
                 return ()
             if self._reference is not None and all(d.startswith("elements") for d in found):
                 self._nft.run(refill(policy))
             else:
-                self._load(policy)
+                self._load(policy, standing=listing is not None)
             left = self._differences(self._list(), policy)
         except NftError as error:
             raise FilterError(f"nft: {error}") from None
@@ -180,9 +183,18 @@ class PacketFilter:
     def _list(self) -> Listing | None:
         return self._nft.list_table(FAMILY, TABLE)
 
-    def _load(self, policy: Policy) -> None:
+    def _load(self, policy: Policy, standing: bool) -> None:
+        """Put the whole table in the place of whatever stands there.
+
+        Even in one transaction that is not safe by itself: a packet that has passed the new
+        chain before it had rules, and is held up until the old chain is unhooked, meets neither.
+        So a copy is there first, and goes last; what a crash left of one goes with it.
+        """
         self._reference = None
+        if standing:
+            self._nft.run(render(policy, table=FENCE))
         self._nft.run(render(policy, self.flags))
+        self._nft.run(clear(FENCE))
         listing = self._list() or []
         expected, actual = template_chains(), listed_chains(listing)
         wrong = [name for name in expected | actual if expected.get(name) != actual.get(name)]

@@ -18,7 +18,8 @@ from itertools import product
 from portcullis.policy import MARK, MASK, TUNNEL, Policy, Socket
 
 FAMILY, TABLE = "inet", "portcullis"
-_CLEAR_PLAIN = f"add table {FAMILY} {TABLE}\ndelete table {FAMILY} {TABLE}\n"
+FENCE = f"{TABLE}_fence"
+"""A copy of the table, which stands while the table itself is replaced (`packetfilter`)."""
 
 Elements = dict[str, frozenset[str]]
 """Name of a set or map → its elements as nft writes them (`a . b`, `key : verdict`)."""
@@ -228,26 +229,32 @@ def elements(policy: Policy) -> Elements:
     return {name: frozenset(values) for name, values in filled.items()}
 
 
-def render(policy: Policy, flags: str = "") -> str:
+def render(policy: Policy, flags: str = "", table: str = TABLE) -> str:
     """The whole table in one transaction, whatever stood there before.
 
     `flags` are the table's flags as nft writes them (`owner, persist`), or empty.
     """
     # `destroy` (nft 1.1) also turns a plain table into an owned one; older nft has neither.
-    clear = f"destroy table {FAMILY} {TABLE}\n" if flags else _CLEAR_PLAIN
+    before = f"destroy table {FAMILY} {table}\n" if flags else clear(table)
     header = f"\tflags {flags};\n\n" if flags else ""
-    return f"{clear}table {FAMILY} {TABLE} {{\n{header}{STRUCTURE}}}\n" + _fill(elements(policy))
+    whole = f"table {FAMILY} {table} {{\n{header}{STRUCTURE}}}\n"
+    return before + whole + _fill(elements(policy), table)
+
+
+def clear(table: str) -> str:
+    """Take a table away, whether it stands or not."""
+    return f"add table {FAMILY} {table}\ndelete table {FAMILY} {table}\n"
 
 
 def refill(policy: Policy) -> str:
     """The elements alone, in one transaction, for a table whose structure stands."""
     flush = "".join(f"flush {kind} {FAMILY} {TABLE} {name}\n" for name, (kind, *_) in _SETS.items())
-    return flush + _fill(elements(policy))
+    return flush + _fill(elements(policy), TABLE)
 
 
-def _fill(wanted: Elements) -> str:
+def _fill(wanted: Elements, table: str) -> str:
     return "".join(
-        f"add element {FAMILY} {TABLE} {name} {{ {', '.join(sorted(values))} }}\n"
+        f"add element {FAMILY} {table} {name} {{ {', '.join(sorted(values))} }}\n"
         for name, values in wanted.items()
         if values
     )
