@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portcullis.networks import Surroundings, derive, dump, load
+from portcullis.networks import Corrections, Surroundings, derive, dump, load
 from portcullis.policy import Network
 
 quick = settings(max_examples=300, deadline=None, derandomize=True, database=None)
@@ -85,7 +85,51 @@ def names(found: Surroundings) -> list[str]:
 
 
 def test_on_a_standard_router_the_lan_is_protected_and_the_wan_is_upstream() -> None:
-    assert derive(STANDARD, FW4, ("eth1",)) == Surroundings((LAN_NETWORK,), (), ("eth1",))
+    interfaces = (("lan", "br-lan"), ("loopback", "lo"), ("wan", "eth1"), ("wan6", "eth1"))
+    wanted = Surroundings((LAN_NETWORK,), (), ("eth1",), (), ("lan",), interfaces)
+    assert derive(STANDARD, FW4, ("eth1",)) == wanted
+
+
+# The owner's word
+
+
+def corrected(
+    *interfaces: Interface, protected: str = "", internet: str = "", gateways: str = ""
+) -> Surroundings:
+    words = (tuple(text.split()) for text in (protected, internet))
+    return derive([*interfaces], FW4, tuple(gateways.split()), Corrections(*words))
+
+
+def test_a_network_that_the_owner_excludes_is_the_internet() -> None:
+    found = corrected(LAN, WAN, internet="lan")
+    assert (names(found), found.served, found.upstream) == ([], (), ("br-lan", "eth1"))
+
+
+def test_a_network_that_the_owner_vouches_for_is_protected() -> None:
+    assert names(corrected(LAN, GUEST, WAN, protected="guest")) == ["lan", "guest"]
+
+
+def test_the_owners_own_wireguard_server_can_be_protected() -> None:
+    server = interface("road", "wg0", "10.9.0.1/24", proto="wireguard")
+    assert names(corrected(LAN, WAN, server, protected="road")) == ["lan", "road"]
+    assert names(corrected(LAN, WAN, server)) == ["lan"]
+
+
+@pytest.mark.parametrize("proto", ["dhcp", "dhcpv6", "pppoe", "qmi", "6in4"])
+def test_no_word_protects_a_client_of_somebody_elses_network(proto: str) -> None:
+    found = corrected(LAN, WAN, {**GUEST, "proto": proto}, protected="guest")
+    assert (names(found), "guest" in found.notes[0]) == (["lan"], True)
+
+
+@pytest.mark.parametrize("name", ["wan", "guest"])
+def test_no_word_protects_what_the_way_to_the_internet_is_on(name: str) -> None:
+    found = corrected(LAN, GUEST, WAN, protected=name, gateways="br-guest eth1")
+    assert (names(found), name in found.notes[0]) == (["lan"], True)
+
+
+def test_a_correction_of_an_interface_that_is_not_there_is_told() -> None:
+    (note,) = corrected(LAN, WAN, protected="iot").notes
+    assert note == "there is no interface iot, which the setting protected_networks names"
 
 
 def test_a_guest_network_with_its_way_to_the_internet_is_protected() -> None:

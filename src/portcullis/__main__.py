@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from portcullis import __version__, api, bus
+from portcullis import __version__, api, bus, hotplug
 from portcullis.core import Core, Paths
 from portcullis.loop import Loop
 from portcullis.states import State
@@ -27,6 +27,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--ubus", default=bus.SOCKET, metavar="SOCKET", help="ubusd's socket")
     parser.add_argument("--home", type=Path, default=Paths().home, help="intent, profiles, caches")
     parser.add_argument("--run", type=Path, default=Paths().run, help="what a reboot may forget")
+    parser.add_argument("--share", type=Path, default=Paths().share, help="what came with it")
+    parser.add_argument("--hotplug", default=hotplug.PROGRAM, help="called at every transition")
     parser.add_argument("--debug", action="store_true", help="log every detail")
     return parser.parse_args(argv)
 
@@ -65,9 +67,11 @@ def main(argv: list[str] | None = None) -> int:
         driver.reap()
         core.tunnel.check()
 
-    def tell(old: State, _new: State, reason: str) -> None:
+    def tell(old: State, new: State, reason: str) -> None:
+        scripts.call({"STATE": new.value, "OLD_STATE": old.value, "REASON": reason})
         connection.send(api.STATE_EVENT, api.transition_event(core, old.value, reason))
 
+    scripts = hotplug.Hotplug(loop, options.hotplug)
     connection = bus.Bus(
         loop,
         options.ubus,
@@ -75,12 +79,13 @@ def main(argv: list[str] | None = None) -> int:
         listeners={"network.interface": lambda event: core.network_changed(event)},
         on_up=lambda: core.bus_up(),
     )
-    core = Core(loop, connection, driver, Paths(options.home, options.run), tell)
+    core = Core(loop, connection, driver, Paths(options.home, options.run, options.share), tell)
     watch = Watch(loop, core.kernel_changed)
     log.info("version %s starts", __version__)
     core.start()
     loop.run()
     core.shutdown()
+    scripts.close()
     watch.close()
     log.info("ends; the block stays as it is")
     return 0

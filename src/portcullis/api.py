@@ -39,6 +39,15 @@ def objects(core: Core, ubus: Any) -> dict[str, Methods]:
             "get": _method(lambda _: {"ok": True, **shown(core.settings)}, {}),
             "profiles": _method(lambda _: _profiles(core), {}),
             "reload": _method(lambda _: _reload(core), {}),
+            "events": _method(lambda _: _events(core), {}),
+            "import_profile": _method(
+                lambda a: _import_profile(core, a["name"], a["text"]), {"name": text, "text": text}
+            ),
+            "rename_profile": _method(
+                lambda a: _rename_profile(core, a["name"], a["new_name"]),
+                {"name": text, "new_name": text},
+            ),
+            "delete_profile": _method(lambda a: _delete_profile(core, a["name"]), {"name": text}),
         }
     }
 
@@ -159,12 +168,50 @@ def _profiles(core: Core) -> Reply:
     return {"ok": True, "profiles": found, "fallbacks": list(core.settings.profiles)}
 
 
+def _events(core: Core) -> Reply:
+    return {
+        "ok": True,
+        "events": [
+            {
+                "time": int(event.time),
+                "state": event.new.value,
+                "old_state": event.old.value,
+                "reason": event.reason,
+                "kill_switch_active": event.active,
+            }
+            for event in core.history.newest_first()
+        ],
+    }
+
+
+def _import_profile(core: Core, name: str, text: str) -> Reply:
+    core.import_profile(name, text)
+    return {"ok": True}
+
+
+def _rename_profile(core: Core, name: str, new_name: str) -> Reply:
+    return {"ok": True, "warning": core.rename_profile(name, new_name) or ""}
+
+
+def _delete_profile(core: Core, name: str) -> Reply:
+    core.delete_profile(name)
+    return {"ok": True}
+
+
 def _method(answer: Callable[[dict[str, Any]], Reply], signature: dict[str, int]) -> dict[str, Any]:
     def handle(handler: Any, arguments: dict[str, Any]) -> None:
         try:
             reply = answer(arguments)
         except Refusal as refusal:
             reply = {"ok": False, "code": refusal.code, "reason": str(refusal)}
+        except profiles.ProfileRefusedError as refused:
+            reply = {"ok": False, "code": "bad_profile", "reason": str(refused)}
+            reply["problems"] = [
+                {"line": p.line or 0, "key": p.key or "", "reason": p.reason}
+                for p in refused.problems
+            ]
+        except OSError as error:
+            reply = {"ok": False, "code": "not_saved", "reason": f"it cannot be saved: {error}"}
         except Exception as error:
             log.exception("a command failed")
             reply = {"ok": False, "code": "internal", "reason": f"internal error: {error!r}"}

@@ -15,18 +15,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from portcullis import intent, networks, openwrt, profiles, settings, uplink
+from portcullis import intent, networks, openwrt, profiles, ruleset, settings, uplink
 from portcullis.block import FILTER, Block
 from portcullis.bus import Bus, BusError
 from portcullis.driver import Driver
 from portcullis.faults import Faults
+from portcullis.history import History, Transition
+from portcullis.integration import Integration
 from portcullis.intent import Intent
 from portcullis.loop import Loop, Timer
 from portcullis.netlink import NetlinkError
-from portcullis.networks import Surroundings
+from portcullis.networks import Corrections, Surroundings
 from portcullis.policy import Network, Policy, decide
+from portcullis.profiles import ProfileRefusedError
 from portcullis.settings import CLOSED, SettingError, Settings
-from portcullis.states import Action, Event, State, transition
+from portcullis.states import Action, Event, State, active, transition
 from portcullis.storage import write_durably
 from portcullis.tunnel import Tunnel
 from portcullis.uplink import Uplink
@@ -39,10 +42,11 @@ _SETTLE = 0.02
 
 
 class Paths(NamedTuple):
-    """Where things are kept: what must last, and what is gone with the power."""
+    """Where things are kept: what must last, what is gone with the power, what came with us."""
 
     home: Path = Path("/etc/portcullis")
     run: Path = Path("/var/run/portcullis")
+    share: Path = Path("/usr/share/portcullis")
 
     @property
     def intent(self) -> Path:
@@ -64,6 +68,11 @@ class Paths(NamedTuple):
     @property
     def networks(self) -> Path:
         return self.home / "networks"
+
+    @property
+    def boot(self) -> Path:
+        """Elements that the boot guard loads with the table."""
+        return self.home / "boot.nft"
 
 
 class Refusal(Exception):
@@ -104,6 +113,9 @@ class Core:
         self.surroundings = Surroundings()
         self.faults = Faults()
         self.block = Block(paths.run, self.faults)
+        self.history = History()
+        self._integration = Integration(loop, bus, self.faults, paths.share)
+        self._boot_elements: str | None = None
 
     @property
     def profiles_folder(self) -> Path:
@@ -154,6 +166,7 @@ class Core:
         """End without lifting anything: the filter, the guard and the intent stay."""
         self.happen(Event.SHUTDOWN, "")
         self.tunnel.close()
+        self._integration.close()
         self.bus.close()
 
     # Events.
@@ -167,6 +180,8 @@ class Core:
             self.reason = reason
         if self.state is not old:
             self.since = time.time()
+            blocks = active(self.state, self.settings.mode)
+            self.history.note(Transition(self.since, old, self.state, reason, blocks))
             log.info("%s -> %s%s", old.value, self.state.value, f": {reason}" if reason else "")
             self._on_transition(old, self.state, reason)
         if armed or action is not Action.START:
@@ -251,7 +266,35 @@ class Core:
         if not option:
             return "The kill switch is enabled, as always."
         self._adopt(wanted, ())
+        if option in settings.NETWORKS:
+            self._read_surroundings()
         return self._save(option)
+
+    def import_profile(self, name: str, text: str) -> None:
+        """Keep a new profile. Raises ProfileRefusedError or OSError."""
+        profiles.add(self._paths.profiles, name, text)
+
+    def rename_profile(self, name: str, new_name: str) -> str | None:
+        """Rename a profile, wherever it is named too; a warning where that cannot be saved.
+        Raises ProfileRefusedError or OSError."""
+        profiles.rename(self._paths.profiles, name, new_name)
+        warnings = []
+        if self.intent.profile == name:
+            warnings.append(self._remember(self.intent._replace(profile=new_name)))
+        if name in self.settings.profiles:
+            order = [new_name if n == name else n for n in self.settings.profiles]
+            warnings.append(self.set("profiles", " ".join(order)))
+        self.tunnel.renamed(name, new_name)
+        return next(filter(None, warnings), None)
+
+    def delete_profile(self, name: str) -> None:
+        """Forget a profile that is not in use. Raises ProfileRefusedError or OSError."""
+        chosen = self.intent.profile if self.intent.connected else ""
+        if name and name in (chosen, self.tunnel.profile and self.tunnel.profile.name):
+            raise ProfileRefusedError(f"profile {name} is in use: connect to another one first")
+        profiles.remove(self._paths.profiles, name)
+        if name in self.settings.profiles:
+            self.set("profiles", " ".join(n for n in self.settings.profiles if n != name))
 
     def reload(self) -> None:
         """Read the settings and the networks again; somebody says they have changed."""
@@ -327,9 +370,13 @@ class Core:
     def _save_again(self, option: str) -> None:
         self._save(option)
 
+    @property
+    def _corrections(self) -> Corrections:
+        return Corrections(self.settings.protected_networks, self.settings.internet_networks)
+
     def _read_surroundings(self) -> None:
         try:
-            found = openwrt.read_surroundings(self.bus, self.uplink.gateways)
+            found = openwrt.read_surroundings(self.bus, self.uplink.gateways, self._corrections)
         except BusError as error:
             self.faults.note("networks", f"not read, the last known ones hold: {error}")
             self._read_again(_SAVE_AFTER)
@@ -338,6 +385,7 @@ class Core:
         if not (found.networks or notes):
             notes = ("no network is protected: no zone is known to forward to the internet",)
         self.faults.note("networks", "; ".join(notes) or None)
+        self._integration.surroundings_read(found.zones, dict(found.interfaces))
         if found == self.surroundings:
             return
         self.surroundings = found
@@ -374,6 +422,7 @@ class Core:
             self._read_surroundings()
         self.enforce()
         self.tunnel.check()
+        self._integration.attach()
         told, self._families_told = self._families_told, self.uplink.families
         if told and not self.uplink.families:
             self.happen(Event.WAN_LOST, "the way to the internet is gone")
@@ -413,12 +462,27 @@ class Core:
         if not self._started:
             return True
         upstream = tuple(dict.fromkeys((*self.surroundings.upstream, *self.uplink.gateways)))
-        applied = self.block.apply(self.policy(), upstream)
+        policy = self.policy()
+        applied = self.block.apply(policy, upstream)
+        if self.bus.up:  # before that the settings and networks are not known to be the owner's
+            self._prepare_boot(policy)
         if not applied.whole and self._repair is None:
             self._repair = self._loop.after(_REPAIR_AFTER, self._repair_now)
         if applied.flipped:
             self._loop.after(0, self._drop_dns_cache)
         return applied.armed
+
+    def _prepare_boot(self, policy: Policy) -> None:
+        """Keep what the boot guard needs up to date."""
+        text = ruleset.boot(policy)
+        if text == self._boot_elements:
+            return
+        try:
+            if not self._paths.boot.exists() or self._paths.boot.read_text() != text:
+                write_durably(self._paths.boot, text)
+        except (OSError, ValueError) as error:
+            log.warning("the boot guard keeps what it knew: %s", error)
+        self._boot_elements = text  # once, or a full flash would be tried at every change
 
     def _repair_now(self) -> None:
         self._repair = None

@@ -21,17 +21,32 @@ _VIRTUAL = ("lo", TUNNEL, "")
 _PRIVATE = tuple(
     map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7"))
 )
+# Protocols whose far side may be the owner's own: a WireGuard server for phones on the road.
+_SERVERS = ("wireguard",)
 _WIDEST = {4: 8, 6: 16}  # a shorter prefix than this is as good as a default route
 
 
 class Surroundings(NamedTuple):
     """Protected networks; networks whose zone accepts input and which are not protected all the
-    same; devices that lead upstream; what the owner should know."""
+    same; devices that lead upstream; what the owner should know; fw4's zones of the protected
+    networks; netifd's interfaces that are up, with their devices."""
 
     networks: tuple[Network, ...] = ()
     served: tuple[Network, ...] = ()
     upstream: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    zones: tuple[str, ...] = ()
+    interfaces: tuple[tuple[str, str], ...] = ()
+
+
+class Corrections(NamedTuple):
+    """The owner's word on interfaces that the evidence misjudges."""
+
+    protected_networks: tuple[str, ...] = ()
+    internet_networks: tuple[str, ...] = ()
+
+
+NO_CORRECTIONS = Corrections()
 
 
 class _Zone(NamedTuple):
@@ -45,14 +60,20 @@ def derive(
     interfaces: list[dict[str, Any]],
     firewall: dict[str, dict[str, Any]],
     gateways: Iterable[str] = (),
+    corrections: Corrections = NO_CORRECTIONS,
 ) -> Surroundings:
     """The surroundings of this router.
 
     `interfaces` is netifd's `network.interface dump`, `firewall` the sections of UCI's
-    firewall as rpcd gives them, `gateways` the devices of the kernel's default routes.
+    firewall as rpcd gives them, `gateways` the devices of the kernel's default routes. No
+    correction makes a network of what the way to the internet is on.
     """
     used = [i for i in interfaces if i.get("l3_device", "") not in _VIRTUAL]
-    leading = {i["l3_device"] for i in used if _leads_upstream(i)} | set(gateways)
+    leading = set(gateways)
+    for i in used:
+        own = _SERVERS if i["interface"] in corrections.protected_networks else ()
+        if _leads_upstream(i, own):
+            leading.add(i["l3_device"])
     zones = [_zone(section) for section in firewall.values() if section.get(".type") == "zone"]
     outward = {i["interface"] for i in used if i["l3_device"] in leading}
     upstream_zones = {z.name for z in zones if z.masqueraded or z.members & outward}
@@ -61,24 +82,29 @@ def derive(
         for section in firewall.values()
         if section.get(".type") == "forwarding" and section.get("dest") in upstream_zones
     }
-    networks, served_all_the_same, notes = [], [], []
+    networks, served_all_the_same, notes = [], [], _unknown(corrections, interfaces)
     for interface in used:
         name, device = str(interface["interface"]), interface["l3_device"]
         homes = [zone for zone in zones if name in zone.members]
+        if name in corrections.internet_networks:
+            continue
         if interface.get("up") and any(zone.answers for zone in homes):
             prefixes: tuple[str, ...] = ()
             with suppress(KeyError, TypeError, ValueError):
                 prefixes = tuple(_prefixes(interface))
             if is_device(device):
                 served_all_the_same.append(Network(name, device, prefixes))
-        if device in leading and any(not zone.masqueraded for zone in homes):
+        corrected = name in corrections.protected_networks
+        if device in leading and (corrected or any(not zone.masqueraded for zone in homes)):
             notes.append(
                 f"{name} ({device}) has the way to the internet on it: nothing to protect here"
             )
         # Of several zones each has to vouch for it: one that leads upstream is enough to doubt.
-        elif not homes or any(z.masqueraded or z.name not in served for z in homes):
+        elif not corrected and (
+            not homes or any(z.masqueraded or z.name not in served for z in homes)
+        ):
             continue
-        elif interface.get("up") and interface.get("proto") == "static":
+        elif interface.get("up") and (corrected or interface.get("proto") == "static"):
             try:
                 prefixes, ways = tuple(_prefixes(interface)), tuple(_routes(interface))
                 networks.append(Network(name, _device(device), prefixes, ways))
@@ -88,7 +114,25 @@ def derive(
     others = tuple(n for n in served_all_the_same if n.device not in protected)
     upstream = {i["l3_device"] for i in used} | set(gateways)
     upstream -= protected | {network.device for network in others}
-    return Surroundings(tuple(networks), others, tuple(sorted(upstream)), tuple(notes))
+    names = {network.name for network in networks}
+    return Surroundings(
+        tuple(networks),
+        others,
+        tuple(sorted(upstream)),
+        tuple(notes),
+        tuple(zone.name for zone in zones if zone.members & names),
+        tuple((str(i["interface"]), str(i["l3_device"])) for i in interfaces if i.get("l3_device")),
+    )
+
+
+def _unknown(corrections: Corrections, interfaces: list[dict[str, Any]]) -> list[str]:
+    known = {i.get("interface") for i in interfaces}
+    return [
+        f"there is no interface {name}, which the setting {option} names"
+        for option, names in corrections._asdict().items()
+        for name in names
+        if name not in known
+    ]
 
 
 def dump(networks: tuple[Network, ...]) -> str:
@@ -116,10 +160,10 @@ def load(text: str, gateways: Iterable[str] = ()) -> tuple[Network, ...]:
     return tuple(n for n in networks if n.device not in (*_VIRTUAL, *gateways))
 
 
-def _leads_upstream(interface: dict[str, Any]) -> bool:
+def _leads_upstream(interface: dict[str, Any], own: tuple[str, ...] = ()) -> bool:
     """Whether netifd itself says that the internet lies behind an interface: a client's
-    protocol, or a default route, active or not."""
-    if interface.get("proto") not in ("static", "none"):
+    protocol, or a default route, active or not. `own` are protocols that need not be one."""
+    if interface.get("proto") not in ("static", "none", *own):
         return True
     inactive = interface.get("inactive") or {}
     return any(

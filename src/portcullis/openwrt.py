@@ -12,7 +12,7 @@ from typing import Any
 
 from portcullis import networks, settings
 from portcullis.bus import Bus, BusError
-from portcullis.networks import Surroundings
+from portcullis.networks import Corrections, Surroundings
 from portcullis.settings import CLOSED, CONFIG, SECTION, TYPE, Settings
 
 
@@ -39,31 +39,35 @@ def read_settings(bus: Bus) -> tuple[Settings, tuple[str, ...]]:
 
 
 def save_setting(bus: Bus, wanted: Settings, option: str) -> None:
-    """Write one option and commit it, and nothing of anybody else's.
+    """Write one option and commit it. Raises as `save` does."""
+    where: dict[str, Any] = {"section": SECTION}
+    value = settings.uci_value(wanted, option)
+    if value != []:
+        save(bus, CONFIG, [("set", {**where, "values": {option: value}})])
+    elif option in bus.call("uci", "get", {"config": CONFIG, **where}).get("values", {}):
+        save(bus, CONFIG, [("delete", {**where, "option": option})])
+
+
+def save(bus: Bus, config: str, changes: list[tuple[str, dict[str, Any]]]) -> None:
+    """Make changes, each a method of rpcd's `uci` and its arguments, commit them, and nothing
+    of anybody else's.
 
     Raises ForeignChangesError, or BusError (a rollback window of LuCI is open, flash full): the
     wish has to be kept and saved later.
     """
-    if bus.call("uci", "changes", {"config": CONFIG}).get("changes"):
-        raise ForeignChangesError(f"uncommitted changes of somebody else in {CONFIG}")
-    where: dict[str, Any] = {"config": CONFIG, "section": SECTION}
-    value = settings.uci_value(wanted, option)
+    if bus.call("uci", "changes", {"config": config}).get("changes"):
+        raise ForeignChangesError(f"uncommitted changes of somebody else in {config}")
     try:
-        if value == []:
-            present = bus.call("uci", "get", where).get("values", {})
-            if option not in present:
-                return
-            bus.call("uci", "delete", {**where, "option": option})
-        else:
-            bus.call("uci", "set", {**where, "values": {option: value}})
-        bus.call("uci", "commit", {"config": CONFIG})
+        for method, arguments in changes:
+            bus.call("uci", method, {"config": config, **arguments})
+        bus.call("uci", "commit", {"config": config})
     except BusError:
         with suppress(BusError):  # the first error tells more
-            bus.call("uci", "revert", {"config": CONFIG})
+            bus.call("uci", "revert", {"config": config})
         raise
 
 
-def read_surroundings(bus: Bus, gateways: Iterable[str]) -> Surroundings:
+def read_surroundings(bus: Bus, gateways: Iterable[str], corrections: Corrections) -> Surroundings:
     """Protected networks and upstream devices. Raises BusError."""
     interfaces = bus.call("network.interface", "dump", {}).get("interface")
     firewall = bus.call("uci", "get", {"config": "firewall"}).get("values")
@@ -71,7 +75,7 @@ def read_surroundings(bus: Bus, gateways: Iterable[str]) -> Surroundings:
         # Not evidence of anything: netifd is starting, or the file is gone or empty.
         raise BusError("fw4 has no configuration" if interfaces else "netifd has no interfaces")
     try:
-        return networks.derive(interfaces, firewall, gateways)
+        return networks.derive(interfaces, firewall, gateways, corrections)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BusError(f"netifd or fw4 say what makes no sense: {error!r}") from None
 

@@ -7,8 +7,12 @@ import os
 from pathlib import Path
 from stat import S_ISREG
 
-from portcullis.profile import Profile, ProfileError, valid_name
+from portcullis.profile import Problem, Profile, ProfileError, valid_name
+from portcullis.storage import write_durably
 from portcullis.wgconf import SIZE_MAX, parse
+
+MOST = 5000
+"""Profiles in the folder: more than any provider has, and fewer than fill a router's flash."""
 
 
 class NoProfileError(Exception):
@@ -24,11 +28,60 @@ def names(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(name for name in found if not valid_name(name)))
 
 
+class ProfileRefusedError(Exception):
+    """A change of the folder that is not carried out; `problems` are those of the text."""
+
+    def __init__(self, reason: str, problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(reason)
+        self.problems = problems
+
+
+def add(folder: Path, name: str, text: str) -> None:
+    """Keep a new profile, if it is wholly acceptable. Raises ProfileRefusedError or OSError."""
+    _free(folder, name)
+    if len(names(folder)) >= MOST:
+        raise ProfileRefusedError(f"there are {MOST} profiles already")
+    try:
+        parse(text, name)
+    except ProfileError as error:
+        raise ProfileRefusedError(f"profile {name}, {error}", error.problems) from None
+    write_durably(_path(folder, name), text)
+
+
+def rename(folder: Path, name: str, new_name: str) -> None:
+    """Give a profile another name. Raises ProfileRefusedError or OSError."""
+    _there(folder, name)
+    _free(folder, new_name)
+    os.rename(_path(folder, name), _path(folder, new_name))
+
+
+def remove(folder: Path, name: str) -> None:
+    """Forget a profile. Raises ProfileRefusedError or OSError."""
+    _there(folder, name)
+    _path(folder, name).unlink()
+
+
+def _path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.conf"
+
+
+def _there(folder: Path, name: str) -> None:
+    if valid_name(name) or not _path(folder, name).exists():
+        raise ProfileRefusedError(f"there is no profile {ascii(name)[:80]}")
+
+
+def _free(folder: Path, name: str) -> None:
+    if reason := valid_name(name):
+        raise ProfileRefusedError(f"{ascii(name)[:80]} is no profile's name: {reason}")
+    if _path(folder, name).exists():
+        raise ProfileRefusedError(f"there is a profile {name} already")
+
+
 def load(folder: Path, name: str) -> Profile:
     """The profile of that name. Raises NoProfileError."""
     if reason := valid_name(name):
         raise NoProfileError(f"{ascii(name)[:80]} is no profile's name: {reason}")
-    path = folder / f"{name}.conf"
+    path = _path(folder, name)
     try:
         with open(path, "rb", opener=_opened_at_once) as file:
             if not S_ISREG(os.fstat(file.fileno()).st_mode):

@@ -246,6 +246,14 @@ def clear(table: str) -> str:
     return f"add table {FAMILY} {table}\ndelete table {FAMILY} {table}\n"
 
 
+def boot(policy: Policy) -> str:
+    """The elements that the boot guard adds to an empty table: those of the closed policy with
+    the networks of `policy`, so that the house is answered from the first moment (K14)."""
+    networks = policy.networks, policy.served
+    closed = Policy(lan_access=policy.lan_access, networks=networks[0], served=networks[1])
+    return _fill(elements(closed), TABLE)
+
+
 def refill(policy: Policy) -> str:
     """The elements alone, in one transaction, for a table whose structure stands."""
     flush = "".join(f"flush {kind} {FAMILY} {TABLE} {name}\n" for name, (kind, *_) in _SETS.items())
@@ -270,3 +278,9 @@ def _sockets(sockets: tuple[Socket, ...], version: int) -> set[str]:
         for address, transport, port in sockets
         if ip_address(address).version == version
     }
+
+
+if __name__ == "__main__":
+    from portcullis.policy import CLOSED
+
+    print(render(CLOSED), end="")  # what the boot guard loads; made when the package is built

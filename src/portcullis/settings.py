@@ -8,6 +8,7 @@ to, by whatever name, is told so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -22,13 +23,17 @@ CONFIG, SECTION, TYPE = "portcullis", "main", "portcullis"
 
 class Settings(NamedTuple):
     """`dns`: owner's resolvers, instead of the profile's. `bootstrap_dns`: resolvers that a
-    VPN server's name is asked of. `profiles`: fallbacks, tried in this order."""
+    VPN server's name is asked of. `profiles`: fallbacks, tried in this order.
+    `protected_networks` and `internet_networks`: interfaces of netifd that are, or are not, to
+    be protected, whatever the evidence says."""
 
     mode: Mode = Mode.STANDARD
     lan_access: bool = True
     dns: tuple[str, ...] = ()
     bootstrap_dns: tuple[str, ...] = ("9.9.9.9", "1.1.1.1", "2620:fe::fe", "2606:4700:4700::1111")
     profiles: tuple[str, ...] = ()
+    protected_networks: tuple[str, ...] = ()
+    internet_networks: tuple[str, ...] = ()
 
     def bootstrap(self) -> tuple[Socket, ...]:
         return tuple(Socket(address, "udp", 53) for address in self.bootstrap_dns)
@@ -93,14 +98,26 @@ def _names(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _interfaces(value: str) -> tuple[str, ...]:
+    found = value.replace(",", " ").split()
+    for name in found:
+        if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,32}", name):
+            raise ValueError(f"{name} is no name of an interface")
+    return tuple(dict.fromkeys(found))
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "mode": _mode,
     "lan_access": _boolean,
     "dns": _resolvers,
     "bootstrap_dns": _bootstrap,
     "profiles": _names,
+    "protected_networks": _interfaces,
+    "internet_networks": _interfaces,
 }
-LISTS = ("dns", "bootstrap_dns", "profiles")
+LISTS = ("dns", "bootstrap_dns", "profiles", "protected_networks", "internet_networks")
+NETWORKS = ("protected_networks", "internet_networks")
+"""Settings that say which networks are protected: a change has them looked at again."""
 TUNNEL = ("dns",)
 """Settings a running tunnel depends on: a change reconnects."""
 

@@ -122,6 +122,12 @@ class Tunnel:
         """Stop doing anything, and leave the device as it is."""
         self._rest()
 
+    def renamed(self, name: str, new_name: str) -> None:
+        """A profile has another name now; the tunnel goes on."""
+        self._order = tuple(new_name if known == name else known for known in self._order)
+        if self.profile is not None and self.profile.name == name:
+            self.profile = self.profile._replace(name=new_name)
+
     def check(self) -> None:
         """Look at the device now: something about links has changed."""
         if self._health is not None and self._driver.reading() is None:

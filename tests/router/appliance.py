@@ -8,20 +8,25 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from portcullis import sections
+
 from . import addresses as at
+from .standin import netifd
 from .standin.bus import Bus
 from .standin.context import Call, Context
 from .standin.wire import decode
 from .topology import VirtualRouter
 
 SOURCE = Path(__file__).resolve().parents[2] / "src"
-DEFAULT_CONFIG = SOURCE.parent / "files/etc/config/portcullis"
+FILES = SOURCE.parent / "files"
+DEFAULT_CONFIG = FILES / "etc/config/portcullis"
+SHARE = FILES / "usr/share/portcullis"
 PATIENCE = 20.0
 
 _FIREWALL = """
@@ -48,21 +53,10 @@ config zone 'wan'
 	option forward 'DROP'
 	option masq '1'
 	option mtu_fix '1'
-
-config zone 'portcullis'
-	option name 'vpn'
-	list device 'pc0'
-	option input 'REJECT'
-	option output 'ACCEPT'
-	option forward 'REJECT'
-	option masq '1'
-	option masq6 '1'
-	option mtu_fix '1'
 """
 _FORWARDINGS = "".join(
-    f"\nconfig forwarding\n\toption src '{source}'\n\toption dest '{to}'\n"
+    f"\nconfig forwarding\n\toption src '{source}'\n\toption dest 'wan'\n"
     for source in ("lan", "guest")
-    for to in ("wan", "vpn")
 )
 
 
@@ -82,14 +76,18 @@ class Appliance:
             undo.enter_context(self.world)
             state = self.world.state
             self.home, self.run_dir, self.log = state / "home", state / "run", state / "core.log"
+            self.hotplug = state / "hotplug-call"
             (self.home / "profiles").mkdir(parents=True)
             self.bus = Bus(
                 state / "bus",
+                prefix=self.world.router.command([]),
                 interfaces=interfaces(),
                 services={"dnsmasq": self.world.dnsmasq.pidfile},
             )
             (self.bus.config_dir / "portcullis").write_text(self._config)
-            (self.bus.config_dir / "firewall").write_text(_FIREWALL + _FORWARDINGS)
+            routes = installed("firewall") + forwardings("lan", "guest")
+            (self.bus.config_dir / "firewall").write_text(_FIREWALL + _FORWARDINGS + routes)
+            (self.bus.config_dir / "network").write_text(installed("network"))
             for server in self.world.vpn_servers:
                 self.add_profile(server.name, server.profile())
             undo.callback(self.bus.stop)
@@ -120,6 +118,7 @@ class Appliance:
         command = [
             *(sys.executable, "-m", "portcullis", "--debug", "--ubus", str(self.bus.socket)),
             *("--home", str(self.home), "--run", str(self.run_dir)),
+            *("--share", str(SHARE), "--hotplug", str(self.hotplug)),
         ]
         with self.log.open("ab") as log:
             self.daemon = self.world.router.popen(
@@ -244,6 +243,26 @@ class Appliance:
             self.daemon.wait()
 
 
+def installed(config: str) -> str:
+    """What the package's installation adds to a configuration, as UCI's files have it."""
+    return _written(sections.parse((SHARE / f"{config}.uci").read_text()))
+
+
+def forwardings(*zones: str) -> str:
+    """The forwardings into the tunnel that the installation adds."""
+    return _written(sections.forwardings(zones))
+
+
+def _written(found: Iterable[sections.Section]) -> str:
+    text = ""
+    for section in found:
+        text += f"\nconfig {section.type} '{section.name}'\n"
+        for option, value in section.options.items():
+            kind, values = ("list", value) if isinstance(value, list) else ("option", [value])
+            text += "".join(f"\t{kind} {option} '{one}'\n" for one in values)
+    return text
+
+
 def interfaces() -> dict[str, Any]:
     """What netifd's `network.interface dump` says of the virtual router."""
     empty = ("dns-server", "dns-search", "neighbors", "ipv6-prefix", "ipv6-prefix-assignment")
@@ -271,5 +290,6 @@ def interfaces() -> dict[str, Any]:
             one("guest", at.GUEST_BRIDGE, [guest.v4], [guest.v6], []),
             one("wan", at.WAN_DEVICE, [wan.v4], [], [at.ISP.v4]),
             one("wan6", at.WAN_DEVICE, [], [wan.v6], [at.ISP.v6]),
+            netifd.down("portcullis"),
         ]
     }
