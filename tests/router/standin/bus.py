@@ -181,7 +181,7 @@ class Bus:
             Path("/tmp/.uci"): self.save_dir,
             Path("/var/run/rpcd"): self.run_dir,
             Path("/etc/shadow"): shadow,
-            program.resolve().parents[1] / "share/rpcd/acl.d": self.rpcd_acl_dir,
+            Path("/usr/share/rpcd/acl.d"): self.rpcd_acl_dir,
         }
         for target in mounts:
             if target.name != "shadow":
