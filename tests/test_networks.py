@@ -90,6 +90,11 @@ def test_on_a_standard_router_the_lan_is_protected_and_the_wan_is_upstream() -> 
     assert derive(STANDARD, FW4, ("eth1",)) == wanted
 
 
+def test_a_zone_stays_known_while_its_network_is_down() -> None:
+    down = {"interface": "lan", "up": False, "proto": "static", "data": {}}
+    assert derive([down, WAN], FW4).zones == ("lan",)
+
+
 # The owner's word
 
 

@@ -28,8 +28,8 @@ _WIDEST = {4: 8, 6: 16}  # a shorter prefix than this is as good as a default ro
 
 class Surroundings(NamedTuple):
     """Protected networks; networks whose zone accepts input and which are not protected all the
-    same; devices that lead upstream; what the owner should know; fw4's zones of the protected
-    networks; netifd's interfaces that are up, with their devices."""
+    same; devices that lead upstream; what the owner should know; fw4's zones that forward
+    upstream; netifd's interfaces that are up, with their devices."""
 
     networks: tuple[Network, ...] = ()
     served: tuple[Network, ...] = ()
@@ -114,13 +114,14 @@ def derive(
     others = tuple(n for n in served_all_the_same if n.device not in protected)
     upstream = {i["l3_device"] for i in used} | set(gateways)
     upstream -= protected | {network.device for network in others}
-    names = {network.name for network in networks}
+    # Of interfaces that are down too: a restart of netifd must not have fw4's zones rewritten.
+    vouching = [z for z in zones if z.name in served and z.name not in upstream_zones]
     return Surroundings(
         tuple(networks),
         others,
         tuple(sorted(upstream)),
         tuple(notes),
-        tuple(zone.name for zone in zones if zone.members & names),
+        tuple(zone.name for zone in vouching),
         tuple((str(i["interface"]), str(i["l3_device"])) for i in interfaces if i.get("l3_device")),
     )
 
