@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -477,12 +478,13 @@ print(sent)
 """
 
 
-def flooded(world: World, action: Callable[[], None]) -> tuple[int, int]:
-    """Datagrams of ever new flows sent from lan to wan during `action`, and how many arrived."""
+def flooded(world: World, action: Callable[[socket.socket], None]) -> tuple[int, int]:
+    """Datagrams of ever new flows sent from lan to wan during `action`, and how many arrived.
+    The action is given the socket that they arrive at."""
     receiver = world.listen("wan", 7)
     command = world.hosts["lan"].command([sys.executable, "-c", _FLOOD, _HOSTS["wan"][0]])
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as flood:
-        action()
+        action(receiver)
         sent = int(flood.communicate(b"end\n")[0])
     arrived = 0
     receiver.setblocking(False)
@@ -505,7 +507,7 @@ def test_no_packet_leaks_while_the_table_is_refilled_200_times(world: World, nft
     policies = (HOUSE, CONNECTED)
     packets.reconcile(CONNECTED)
 
-    def refill() -> None:
+    def refill(_: socket.socket) -> None:
         while blocked(nft) == 0:  # the flood has begun
             pass
         nft.told.clear()
@@ -537,7 +539,7 @@ def test_no_packet_leaks_while_the_table_is_replaced_100_times(world: World, nft
     PacketFilter(nft).reconcile(CONNECTED)
     slow = _SLOW.format(rules="ip daddr 192.0.2.1 ip saddr 192.0.2.1 accept\n" * 2000)
 
-    def replace() -> None:
+    def replace(_: socket.socket) -> None:
         while blocked(nft) == 0:
             pass
         for turn in range(100):
@@ -561,10 +563,11 @@ def test_the_flood_would_have_been_seen(world: World, nft: Spy) -> None:
     packets = PacketFilter(nft)
     packets.reconcile(HOUSE)
 
-    def release_for_a_moment() -> None:
+    def release_for_a_moment(receiver: socket.socket) -> None:
         while blocked(nft) == 0:
             pass
         packets.reconcile(RELEASED)
+        select.select([receiver], [], [], 5)
         packets.reconcile(HOUSE)
 
     _, arrived = flooded(world, release_for_a_moment)
