@@ -6,7 +6,9 @@ PYTHON := .venv/bin/python
 export PYTHONPATH := $(CURDIR)/src:$(CURDIR)/tests
 export PATH := $(PATH):/usr/sbin:/sbin
 
-SHELL_SCRIPTS := tests/*.sh tests/vm/*.sh .ci/run files/usr/bin/portcullisctl
+SHELL_SCRIPTS := tests/*.sh tests/vm/*.sh .ci/run files/usr/bin/portcullisctl files/etc/init.d/* \
+	files/etc/hotplug.d/iface/* files/etc/uci-defaults/* files/usr/share/portcullis/*.sh \
+	tests/router/standin/*.sh package/portcullis/post*
 
 .PHONY: run test test-vm lint bench clean
 

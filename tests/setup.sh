@@ -18,6 +18,7 @@ wg:wireguard-tools
 dnsmasq:dnsmasq-base
 ping:iputils-ping
 dig:bind9-dnsutils
+busybox:busybox
 shellcheck:shellcheck
 shfmt:shfmt
 "

@@ -19,6 +19,8 @@ from portcullis.profile import valid_name
 from portcullis.states import Mode
 
 CONFIG, SECTION, TYPE = "portcullis", "main", "portcullis"
+SCHEMA = "schema"
+"""The number of the format, for migrations (uci-defaults); nothing the owner sets."""
 
 
 class Settings(NamedTuple):
@@ -209,7 +211,7 @@ def read(values: dict[str, Any]) -> tuple[Settings, tuple[str, ...]]:
     """
     settings, problems = DEFAULT, []
     for option, value in values.items():
-        if option.startswith("."):
+        if option.startswith(".") or option == SCHEMA:
             continue
         if option not in _PARSERS:
             reason = REFUSAL if is_kill_switch(option) else "there is no such option"

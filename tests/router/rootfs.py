@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A router's root file system: what the package installs at its own paths, the host's programs
+under it, and stand-ins for what OpenWrt has: uci, rc.common, logger and ubus.
+
+Scripts run in a chroot, by the shell of one's choice. With busybox every program is busybox's
+that it has, as on a router.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+from portcullis.policy import CLOSED
+from portcullis.ruleset import render
+
+from .namespace import Namespace
+
+FILES = Path(__file__).resolve().parents[2] / "files"
+PACKAGE = FILES.parent / "package/portcullis"
+SHELLS = ("dash", "busybox")
+_STANDIN = Path(__file__).parent / "standin"
+_BOUND = ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/lib32", "proc")
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+# What OpenWrt's busybox brings, of what our scripts use; nft and uci are programs of their own.
+_APPLETS = (
+    *("basename", "cat", "chmod", "cmp", "cp", "cut", "find", "flock", "grep", "head", "ip"),
+    *("kill", "killall", "ls", "mkdir", "mktemp", "mv", "printf", "readlink", "rm", "rmdir"),
+    *("sed", "sleep", "sort", "sync", "tr"),
+)
+_HERE, _END = b"here", b"end"
+_IN_CHROOT = 'mount -t sysfs sysfs "$1/sys" && exec chroot "$@"'
+# Neither the packages' __init__ nor the site: each call is a process.
+_UCI = """#!/usr/bin/python3 -ISB
+import sys, types
+package = types.ModuleType("standin")
+package.__path__ = ["/stand-in/python"]
+sys.modules["standin"] = package
+from standin.uci import run
+sys.exit(run(sys.argv[1:]))
+"""
+_UBUS = '#!/bin/sh\necho "$@" >> /tmp/ubus\n[ ! -e /tmp/ubus-dead ]\n'
+
+NETWORK = """
+config interface 'loopback'
+	option device 'lo'
+	option proto 'static'
+	list ipaddr '127.0.0.1/8'
+
+config device
+	option name 'br-lan'
+	option type 'bridge'
+	list ports 'lan1'
+
+config interface 'lan'
+	option device 'br-lan'
+	option proto 'static'
+	list ipaddr '192.168.1.1/24'
+
+config interface 'wan'
+	option device 'eth1'
+	option proto 'dhcp'
+"""
+FIREWALL = """
+config defaults
+	option input 'REJECT'
+
+config zone
+	option name 'lan'
+	list network 'lan'
+	option input 'ACCEPT'
+
+config zone
+	option name 'wan'
+	list network 'wan'
+	option input 'REJECT'
+	option masq '1'
+
+config forwarding
+	option src 'lan'
+	option dest 'wan'
+"""
+
+
+class RootFilesystem:
+    """Use inside `with`. `shell` is who runs the scripts, one of SHELLS."""
+
+    package = PACKAGE
+
+    def __init__(self, shell: str = "dash") -> None:
+        self._shell = shell
+
+    def __enter__(self) -> RootFilesystem:
+        self.root = Path(tempfile.mkdtemp(prefix="root-"))
+        self._mounted: list[Path] = []
+        for folder in ("bin", "dev", "lib", "sys", "tmp", "sbin", "var", "stand-in", "etc/config"):
+            self.path(folder).mkdir(parents=True, exist_ok=True)
+        for folder in _BOUND:
+            if Path("/", folder).is_dir():
+                self._mount("--rbind", Path("/", folder), self.path(folder))
+        for library in set(Path("/usr/lib").iterdir()) - {Path("/usr/lib/upgrade")}:
+            self.path("lib", library.name).symlink_to(Path("/usr/lib", library.name))
+        self.path("lib64").symlink_to("usr/lib64")
+        self.path("bin/sh").symlink_to(f"/usr/bin/{self._shell}")
+        for folder in ("run", "lock"):
+            self.path("tmp", folder).mkdir()
+            self.path("var", folder).symlink_to(f"/tmp/{folder}")
+        for name in ("protocols", "services"):
+            shutil.copy(Path("/etc", name), self.path("etc", name))
+        self.path("etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+        self.path("etc/group").write_text("root:x:0:\n")
+        for name in _DEVICES:
+            self.path("dev", name).touch()
+            self._mount("--bind", Path("/dev", name), self.path("dev", name))
+        self._syslog = _Syslog(self.path("dev/log"))
+        self.install()
+        self._mount("--rbind", _STANDIN, self.path("stand-in/python"))
+        self.path("etc/rc.common").write_text((_STANDIN / "rc_common.sh").read_text())
+        for name, text in (("sbin/uci", _UCI), ("stand-in/ubus", _UBUS)):
+            self.program(name, text)
+        for name in ("network", "firewall", "rpcd"):
+            self.program(f"etc/init.d/{name}", f'#!/bin/sh\necho {name} "$@" >> /tmp/services\n')
+        if self._shell == "busybox":
+            for applet in _APPLETS:
+                self.path("stand-in", applet).symlink_to("/usr/bin/busybox")
+        self.config("network", NETWORK)
+        self.config("firewall", FIREWALL)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._syslog.close()
+        for place in reversed(self._mounted):
+            subprocess.run(["umount", "-l", place], check=True)
+        # Never through to the host's own files.
+        assert str(self.root) not in Path("/proc/self/mountinfo").read_text()
+        shutil.rmtree(self.root)
+
+    def path(self, *parts: str) -> Path:
+        return self.root.joinpath(*(part.lstrip("/") for part in parts))
+
+    def program(self, name: str, text: str) -> None:
+        self.path(name).write_text(text)
+        self.path(name).chmod(0o755)
+
+    def config(self, name: str, text: str | None = None) -> str:
+        """A configuration's text, or a new one."""
+        if text is not None:
+            self.path("etc/config", name).write_text(text)
+        return self.path("etc/config", name).read_text()
+
+    def install(self) -> None:
+        """Put the package's files where they belong."""
+        for folder in ("etc", "usr/share", "lib/upgrade"):
+            shutil.copytree(FILES / folder, self.path(folder), dirs_exist_ok=True)
+        self.path("usr/share/portcullis/table.nft").write_text(render(CLOSED))
+
+    def uninstall(self) -> None:
+        """Take them away, as a package manager does; what was made since stays."""
+        for file in FILES.rglob("*"):
+            place = self.path(str(file.relative_to(FILES)))
+            if file.is_file() and "config" not in file.parts and "bin" not in file.parts:
+                place.unlink(missing_ok=True)
+        self.path("usr/share/portcullis/table.nft").unlink()
+
+    def run(
+        self,
+        *argv: str,
+        space: Namespace | None = None,
+        check: bool = True,
+        env: Mapping[str, str] | None = None,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in it, in a network namespace or where the caller is."""
+        settings = {"PATH": "/stand-in:/usr/sbin:/usr/bin:/sbin:/bin", **(env or {})}
+        inside = ["env", "-i", *(f"{key}={value}" for key, value in settings.items()), *argv]
+        command = ["sh", "-c", _IN_CHROOT, "sh", str(self.root), *inside]
+        if space is not None:
+            return space.run(command, check=check, timeout=60)
+        command = ["unshare", "-m", *command]
+        return subprocess.run(command, check=check, text=True, capture_output=True, timeout=60)
+
+    def script(self, text: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return self.run("/bin/sh", "-c", text, **options)  # type: ignore[arg-type]
+
+    def log(self) -> str:
+        """What was logged."""
+        return self._syslog.text
+
+    def told(self, name: str) -> str:
+        """What `ubus`, `procd` or the `services` were told, a line a call."""
+        file = self.path("tmp", name)
+        return file.read_text() if file.exists() else ""
+
+    def _mount(self, how: str, source: Path, target: Path) -> None:
+        if source.is_dir():
+            target.mkdir(parents=True)
+        subprocess.run(["mount", how, source, target], check=True)
+        self._mounted.append(target)
+
+
+class _Syslog:
+    """What is said to /dev/log: a line a message, priority and time left out."""
+
+    def __init__(self, path: Path) -> None:
+        self._text = ""
+        self._path, self._reached = path, threading.Event()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    @property
+    def text(self) -> str:
+        """Everything that was said before this was asked."""
+        self._reached.clear()
+        self._send(_HERE)
+        assert self._reached.wait(5)
+        return self._text
+
+    def close(self) -> None:
+        self._send(_END)
+        self._thread.join(5)
+        self._socket.close()
+
+    def _send(self, message: bytes) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.sendto(message, str(self._path))
+
+    def _listen(self) -> None:
+        while (message := self._socket.recv(65536)) != _END:
+            if message == _HERE:
+                self._reached.set()
+                continue
+            _, _, said = message.decode(errors="replace").partition("portcullis: ")
+            self._text += said.rstrip("\n\0") + "\n"

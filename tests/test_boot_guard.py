@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""K8: the boot guard. Shell and nft alone, whatever else is broken, and closed where in doubt."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from router import VirtualRouter
+from router import addresses as at
+from router.measurement import BatchResult, lan_probes, measure, router_probes
+from router.namespace import Namespace
+from router.probe import Probe
+from router.probes import PacketSocket
+from router.rootfs import SHELLS, RootFilesystem
+
+from portcullis.policy import Network, Policy
+from portcullis.ruleset import boot
+
+LAN, GUEST = (
+    Network(name, device, (prefix,))
+    for name, device, prefix in (
+        ("lan", at.LAN_BRIDGE, at.LAN4),
+        ("guest", at.GUEST_BRIDGE, at.GUEST4),
+    )
+)
+REMEMBERED = boot(Policy(lan_access=True, networks=(LAN, GUEST)))
+GATE = "elements = { ipv4 : accept, ipv6 : accept }"
+DISCONNECTED, CONNECTED = "disconnected\nvpn1\n", "connected\nvpn1\n"
+
+
+class Router(RootFilesystem):
+    """A root file system and a network, with nothing running yet."""
+
+    def __init__(self, shell: str, space: Namespace) -> None:
+        super().__init__(shell)
+        self.space = space
+
+    def remember(self, intent: str | bytes, elements: str | None = REMEMBERED) -> None:
+        """What the daemon left behind: an intent, the networks, and traces of a connection."""
+        home = self.path("etc/portcullis")
+        home.mkdir(exist_ok=True)
+        (home / "intent").write_bytes(intent if isinstance(intent, bytes) else intent.encode())
+        (home / "endpoints").write_text("")
+        if elements is not None:
+            (home / "boot.nft").write_text(elements)
+
+    def sh(self, text: str) -> str:
+        return self.script(text, space=self.space, check=False).stdout
+
+    def guard(self, action: str = "start") -> None:
+        assert "!" not in self.sh(f"/etc/init.d/portcullis-guard {action} || echo !")
+
+    def hotplug(self, action: str = "ifup") -> None:
+        """As OpenWrt's hotplug-call does it, for an interface that netifd brought up."""
+        call = f"ACTION={action} INTERFACE=loopback; . /etc/hotplug.d/iface/15-portcullis"
+        self.sh(f"({call})")
+
+    def holds(self, name: str) -> str:
+        """A set or map of the table, as nft prints it; empty where there is none."""
+        kind = "map" if name in ("gate", "forwards") else "set"
+        return self.sh(f"nft list {kind} inet portcullis {name}")
+
+    @property
+    def guard_released(self) -> bool:
+        """Whether the routing guard's parts that release it stand, both or none."""
+        parts = {"throw" in self.sh("ip route show table 707"), "820:" in self.sh("ip -6 rule")}
+        assert len(parts) == 1
+        return parts == {True}
+
+    @property
+    def released(self) -> bool:
+        """Whether everything is released, or nothing; there must be a table."""
+        assert "chain forward" in self.sh("nft list table inet portcullis"), self.log()
+        assert self.guard_released == (GATE in self.holds("gate"))
+        return self.guard_released
+
+
+@contextmanager
+def network() -> Iterator[Namespace]:
+    """An empty network namespace."""
+    name = f"guard-{uuid4().hex[:8]}"
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    yield Namespace(name)
+    subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.fixture(params=SHELLS)
+def router(request: pytest.FixtureRequest) -> Iterator[Router]:
+    with network() as space, Router(request.param, space) as found:
+        yield found
+
+
+@pytest.fixture
+def busybox() -> Iterator[Router]:
+    """Where the shell makes no difference."""
+    with network() as space, Router("busybox", space) as found:
+        yield found
+
+
+# The decision.
+
+
+def test_a_fresh_installation_is_released(router: Router) -> None:
+    router.guard()
+    assert router.released
+
+
+def test_the_owner_who_disconnected_stays_so(router: Router) -> None:
+    router.remember(DISCONNECTED)
+    router.guard()
+    assert router.released
+    assert f'"{at.LAN_BRIDGE}"' in router.holds("protected")
+    assert "elements" not in router.holds("forwards"), "fw4's to decide while released"
+
+
+def test_the_owner_who_is_connected_is_blocked_from_the_start(router: Router) -> None:
+    router.remember(CONNECTED)
+    router.guard()
+    assert not router.released
+    assert at.GUEST_BRIDGE in router.holds("protected")
+    assert "goto to_local" in router.holds("forwards")
+    assert "blocking, as it was left" in router.log()
+
+
+def _mode(text: str) -> Callable[[Router], object]:
+    return lambda router: router.config("portcullis", text)
+
+
+def _gone(path: str) -> Callable[[Router], object]:
+    return lambda router: router.path(path).unlink()
+
+
+DOUBTS: dict[str, Callable[[Router], object]] = {
+    "at all times": _mode("config portcullis 'main'\n\toption mode 'at_all_times'\n"),
+    "a mode nobody knows": _mode("config portcullis 'main'\n\toption mode 'Standard '\n"),
+    "no mode": _mode("config portcullis 'main'\n"),
+    "a section of another type": _mode("config other 'main'\n\toption mode 'standard'\n"),
+    "an empty configuration": _mode(""),
+    "a broken configuration": _mode("config portcullis 'main\n\toption mode 'standard'\n"),
+    "a binary configuration": _mode("\0\1\2\3" * 99),
+    "no configuration": _gone("etc/config/portcullis"),
+    "no uci": _gone("sbin/uci"),
+    "a uci that crashes": lambda router: router.program("sbin/uci", "#!/bin/sh\nkill -9 $$\n"),
+    "no released.sh": _gone("usr/share/portcullis/released.sh"),
+    "a broken released.sh": lambda router: router.path(
+        "usr/share/portcullis/released.sh"
+    ).write_text("portcullis_released() { if then"),
+}
+
+
+@pytest.mark.parametrize("doubt", DOUBTS)
+def test_a_doubt_about_the_mode_closes(router: Router, doubt: str) -> None:
+    router.remember(DISCONNECTED)
+    DOUBTS[doubt](router)
+    router.guard()
+    assert not router.released
+
+
+def test_a_staged_mode_is_no_mode_yet(router: Router) -> None:
+    router.remember(DISCONNECTED)
+    router.config("portcullis", "config portcullis 'main'\n\toption mode 'at_all_times'\n")
+    router.sh("uci set portcullis.main.mode=standard")
+    router.guard()
+    assert not router.released
+
+
+INTENTS = {
+    "empty": b"",
+    "another word": b"yes\n",
+    "a word more": b"disconnected now\n",
+    "a word that goes on": b"disconnectedness\n",
+    "blanks": b" disconnected\n",
+    "upper case": b"DISCONNECTED\n",
+    "on the second line": b"connected\ndisconnected\n",
+    "a NUL inside": b"dis\0connected\n",
+    "a NUL behind": b"disconnected\0\n",
+    "zeros, as a power cut leaves them": b"\0" * 4096,
+    "binary": bytes(range(256)) * 16,
+    "huge": b"disconnected" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("kind", INTENTS)
+def test_an_intent_that_makes_no_sense_closes(router: Router, kind: str) -> None:
+    router.remember(INTENTS[kind])
+    router.guard()
+    assert not router.released
+
+
+@pytest.mark.parametrize("kind", ["folder", "dangling link"])
+def test_an_intent_that_cannot_be_read_closes(busybox: Router, kind: str) -> None:
+    busybox.remember("")
+    intent = busybox.path("etc/portcullis/intent")
+    intent.unlink()
+    if kind == "folder":
+        intent.mkdir()
+    else:
+        intent.symlink_to("nowhere")
+    busybox.guard()
+    assert not busybox.released
+
+
+def test_a_lost_intent_is_no_fresh_installation(busybox: Router) -> None:
+    busybox.remember("")
+    busybox.path("etc/portcullis/intent").unlink()
+    busybox.guard()
+    assert not busybox.released
+
+
+# What is loaded.
+
+BROKEN = {
+    "missing": None,
+    "empty": "",
+    "cut off": REMEMBERED[:40],
+    "not of the closed policy": REMEMBERED + "add element inet portcullis gate { ipv4 : accept }\n",
+    "a verdict that opens": REMEMBERED.replace("goto to_local", "accept"),
+    "a rule": REMEMBERED + "add rule inet portcullis forward accept\n",
+    "a command more": REMEMBERED.replace("}\n", "}; flush ruleset\n"),
+    "a set that is not there": REMEMBERED.replace(" protected ", " nowhere "),
+    "a name too long": REMEMBERED.replace(at.LAN_BRIDGE, "x" * 40),
+    "binary": "\1\2\3",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_without_what_was_remembered_the_lan_is_known_from_uci(router: Router, kind: str) -> None:
+    router.remember(CONNECTED, BROKEN[kind])
+    router.guard()
+    assert not router.released
+    assert '"br-lan"' in router.holds("served")
+    assert "eth1" not in router.holds("served") and "elements" not in router.holds("protected")
+    assert "boot.nft is missing or broken" in router.log()
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_the_owner_who_disconnected_needs_nothing_remembered(busybox: Router, kind: str) -> None:
+    busybox.remember(DISCONNECTED, BROKEN[kind])
+    busybox.guard()
+    assert busybox.released
+
+
+def test_without_uci_too_the_lan_has_its_usual_name(busybox: Router) -> None:
+    busybox.remember(CONNECTED, None)
+    busybox.path("sbin/uci").unlink()
+    busybox.guard()
+    assert not busybox.released
+    assert '"br-lan"' in busybox.holds("served")
+
+
+def test_a_table_that_stands_is_left_alone(router: Router) -> None:
+    router.remember(CONNECTED)
+    router.sh("nft add table inet portcullis")
+    for action in ("start", "stop", "restart", "reload"):
+        router.guard(action)
+        assert router.sh("nft list table inet portcullis").split() == [
+            *("table", "inet", "portcullis", "{", "}")
+        ]
+
+
+@pytest.mark.parametrize("intent", [CONNECTED, DISCONNECTED])
+def test_no_action_on_the_service_changes_anything(router: Router, intent: str) -> None:
+    router.remember(intent)
+    router.guard()
+    released = router.released
+    # Whatever is asked for meanwhile, the daemon does it, not this.
+    router.remember(DISCONNECTED if intent == CONNECTED else CONNECTED)
+    for action in ("stop", "restart", "reload", "start"):
+        router.guard(action)
+        assert router.released == released
+
+
+@pytest.mark.parametrize("damage", ["no table.nft", "a table.nft cut off", "no nft"])
+def test_where_nothing_can_be_loaded_nothing_is_forwarded(router: Router, damage: str) -> None:
+    router.remember(CONNECTED)
+    template = router.path("usr/share/portcullis/table.nft")
+    if damage == "no nft":
+        router.program("stand-in/nft", "#!/bin/sh\nexit 127\n")
+    else:
+        template.write_text("" if damage == "no table.nft" else template.read_text()[:-100])
+    forwarding = "/proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding"
+    router.sh(f"for switch in {forwarding}; do echo 1 > $switch; done")
+    router.guard()
+    assert router.sh(f"cat {forwarding}").split() == ["0", "0"]
+    assert "forwarding is switched off" in router.log()
+    # By this record the daemon gives it back (lastresort.py), and so does removal.
+    record = router.path("tmp/run/portcullis/last-resort").read_text()
+    assert record == (
+        '{"devices": [], "switches": ["/proc/sys/net/ipv4/ip_forward",'
+        ' "/proc/sys/net/ipv6/conf/all/forwarding"]}\n'
+    )
+
+
+def test_the_owner_who_disconnected_keeps_the_internet_without_nft(busybox: Router) -> None:
+    busybox.remember(DISCONNECTED)
+    busybox.program("stand-in/nft", "#!/bin/sh\nexit 127\n")
+    busybox.sh("echo 1 > /proc/sys/net/ipv4/ip_forward")
+    busybox.guard()
+    assert busybox.sh("cat /proc/sys/net/ipv4/ip_forward").split() == ["1"]
+    assert "cannot be loaded" in busybox.log()
+
+
+# After netifd's start, which deletes every rule.
+
+
+def netifd_starts(router: Router) -> None:
+    router.sh("ip route del default table 707; ip -6 rule del pref 820")
+    assert not router.guard_released
+
+
+def test_hotplug_releases_the_owner_who_disconnected(router: Router) -> None:
+    router.remember(DISCONNECTED)
+    router.guard()
+    netifd_starts(router)
+    router.hotplug("ifdown")
+    assert not router.guard_released
+    for _ in range(2):
+        router.hotplug()
+        assert router.guard_released
+    assert router.sh("ip -6 rule").count("820:") == 1
+
+
+def test_hotplug_does_so_with_the_packet_filter_gone(busybox: Router) -> None:
+    busybox.remember(DISCONNECTED)
+    busybox.hotplug()
+    assert busybox.guard_released
+
+
+@pytest.mark.parametrize("why", ["connected", "at all times", "a doubt", "not saved yet"])
+def test_hotplug_never_releases_what_is_closed(router: Router, why: str) -> None:
+    router.remember(CONNECTED if why == "connected" else DISCONNECTED)
+    if why == "at all times":
+        router.config("portcullis", "config portcullis 'main'\n\toption mode 'at_all_times'\n")
+    elif why == "a doubt":
+        router.config("portcullis", "")
+    elif why == "not saved yet":  # the flash is full; the daemon has noted it in RAM
+        router.path("tmp/run/portcullis").mkdir()
+        router.path("tmp/run/portcullis/intent").write_text(CONNECTED)
+    router.guard()
+    router.hotplug()
+    assert not router.released
+
+
+def test_hotplug_follows_the_packet_filter_before_any_file(router: Router) -> None:
+    """A change of mode that could not be saved is in force all the same."""
+    router.remember(CONNECTED)
+    router.guard()
+    router.remember(DISCONNECTED)
+    router.hotplug()
+    assert not router.released
+
+
+# Packets.
+
+
+@pytest.fixture
+def house() -> Iterator[VirtualRouter]:
+    with VirtualRouter() as found:
+        yield found
+
+
+def every_probe(house: VirtualRouter) -> list[Probe]:
+    found = (*lan_probes(house), *router_probes(house))
+    return [probe for probe in found if not isinstance(probe, PacketSocket)]
+
+
+def booted(house: VirtualRouter, shell: str, intent: str, elements: str | None) -> BatchResult:
+    with Router(shell, house.router) as router:
+        router.remember(intent, elements)
+        router.guard()
+        assert router.released == (intent == DISCONNECTED)
+        return measure(house, every_probe(house))
+
+
+@pytest.mark.parametrize("elements", [REMEMBERED, None], ids=["as remembered", "nothing known"])
+@pytest.mark.parametrize("shell", SHELLS)
+def test_nothing_leaves_before_the_daemon_is_there(
+    house: VirtualRouter, shell: str, elements: str | None
+) -> None:
+    control = booted(house, shell, DISCONNECTED, elements)
+    assert not control.unseen(), f"no positive control: {control}"
+    house.router.nft("delete table inet portcullis\n")
+    house.router.ip("route del throw default table 707\n")
+    house.router.run(["ip", "-6", "rule", "del", "pref", "820"])
+    closed = booted(house, shell, CONNECTED, elements)
+    assert closed.sent >= len(closed.results) and not closed.leaks, str(closed)
+    # K14: the router itself, its DNS and DHCP among it, answers the house.
+    for address in at.ROUTER_LAN.addresses:
+        house.lana.run(["ping", "-c1", "-W2", address])
+    for transport in ("+notcp", "+tcp"):
+        ask = ["dig", "+short", "+tries=1", "+time=2", transport, f"@{at.ROUTER_LAN.v4}"]
+        assert house.lana.run([*ask, "router.lan"]).stdout.split()
