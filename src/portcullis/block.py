@@ -20,6 +20,7 @@ from portcullis.netlink import NetlinkError, conntrack_flush
 from portcullis.nft import Nftables, NftError
 from portcullis.packetfilter import PacketFilter
 from portcullis.policy import Policy
+from portcullis.ruleset import INET
 
 log = logging.getLogger("portcullis")
 
@@ -38,7 +39,7 @@ class Applied(NamedTuple):
 class Block:
     def __init__(self, run: Path, faults: Faults) -> None:
         self._faults = faults
-        self._filter: PacketFilter | None = None
+        self._filter: PacketFilter[Policy] | None = None
         self._guard = RoutingGuard()
         self._last_resort = LastResort(run / "last-resort")
         self._applied: Policy | None = None
@@ -80,13 +81,17 @@ class Block:
         """Packets blocked, by reason."""
         return self._filter.counters() if self._filter else {}
 
+    def metered(self) -> dict[str, tuple[int, int]]:
+        """Packets and bytes blocked, by the device's MAC address."""
+        return self._filter.metered() if self._filter else {}
+
     @property
     def verified(self) -> bool:
         return not {FILTER, GUARD} & self._faults.keys()
 
-    def _packet_filter(self) -> PacketFilter:
+    def _packet_filter(self) -> PacketFilter[Policy]:
         if self._filter is None:
-            self._filter = PacketFilter(Nftables())
+            self._filter = PacketFilter(Nftables(), INET)
         return self._filter
 
     def _reconcile(

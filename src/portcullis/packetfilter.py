@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The packet filter in the kernel: made to be what a policy says, and read back (K5).
+"""A table in the kernel: made to be what a policy says, and read back (K5).
 
 Start-up, a change of state, tampering and recovery all go through `reconcile`: it reads the
 table, changes what differs in one transaction, and reads it again. What the structure has to
@@ -9,22 +9,10 @@ look like is learnt from the kernel right after a load that was checked against 
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple
 
 from portcullis.nft import Nftables, NftError
-from portcullis.policy import Policy
-from portcullis.ruleset import (
-    COUNTERS,
-    FAMILY,
-    FENCE,
-    STRUCTURE,
-    TABLE,
-    Elements,
-    clear,
-    elements,
-    refill,
-    render,
-)
+from portcullis.table import Elements, T, Table
 
 Listing = list[dict[str, Any]]
 
@@ -40,19 +28,20 @@ class Chain(NamedTuple):
     comments: tuple[str, ...]
 
 
-_PRIORITIES = {"filter": 0, "srcnat": 100}
+_PRIORITIES = {"inet": {"filter": 0, "srcnat": 100}, "bridge": {"filter": -200}}
 
 
-def template_chains(structure: str = STRUCTURE) -> dict[str, Chain]:
-    """The chains of the template's text."""
+def template_chains(table: Table[Any]) -> dict[str, Chain]:
+    """The chains of a table's text."""
+    priorities = _PRIORITIES[table.family]
     chains = {}
-    for name, body in re.findall(r"\tchain (\w+) \{\n(.*?)\n\t\}", structure, re.DOTALL):
+    for name, body in re.findall(r"\tchain (\w+) \{\n(.*?)\n\t\}", table.structure, re.DOTALL):
         hook = None
         base = re.search(r"type (\w+) hook (\w+) priority (.+?); policy (\w+);", body)
         if base:
             kind, where, priority, policy = base.groups()
             word, _, offset = priority.partition(" ")
-            number = _PRIORITIES[word] + int(offset.replace(" ", "")) if offset else int(word)
+            number = priorities[word] + int(offset.replace(" ", "")) if offset else int(word)
             hook = (kind, where, number, policy)
         chains[name] = Chain(hook, tuple(re.findall(r'comment "([^"]*)"$', body, re.MULTILINE)))
     return chains
@@ -78,21 +67,23 @@ def listed_elements(listing: Listing) -> Elements:
     for entry in listing:
         for kind in ("set", "map"):
             if kind in entry:
+                types = entry[kind]["type"]
+                types = types if isinstance(types, list) else [types]
                 values = entry[kind].get("elem", [])
-                quoted = "ifname" in entry[kind]["type"]
-                found[entry[kind]["name"]] = frozenset(_element(v, quoted) for v in values)
+                found[entry[kind]["name"]] = frozenset(_element(v, types) for v in values)
     return found
 
 
-def _element(value: Any, quoted: bool) -> str:
+def _element(value: Any, types: list[str]) -> str:
     if isinstance(value, list):
         key, target = value
-        return f"{_element(key, quoted)} : {_target(target)}"
+        return f"{_element(key, types)} : {_target(target)}"
     if isinstance(value, dict):
         if "elem" in value:  # an element with options of its own: not one of ours
-            return f"{_element(value['elem']['val'], quoted)} with options"
-        return " . ".join(_element(part, quoted) for part in value["concat"])
-    return f'"{value}"' if quoted else str(value)
+            return f"{_element(value['elem']['val'], types)} with options"
+        parts = zip(value["concat"], types, strict=True)
+        return " . ".join(_element(part, [kind]) for part, kind in parts)
+    return f'"{value}"' if types == ["ifname"] else str(value)
 
 
 def _target(target: Any) -> str:
@@ -118,23 +109,23 @@ def table_flags(listing: Listing) -> bool:
     return any("flags" in entry["table"] for entry in listing if "table" in entry)
 
 
-class PacketFilter:
-    """The table `inet portcullis`.
+class PacketFilter(Generic[T]):
+    """One of our tables, in the kernel.
 
     Where library and kernel take it the table is owned by this process and persists beyond it:
     then nobody else can change it, and it stays when we die (platform.md). Probed, never
     guessed from versions.
     """
 
-    def __init__(self, nft: Nftables) -> None:
-        self._nft = nft
+    def __init__(self, nft: Nftables, table: Table[T]) -> None:
+        self._nft, self._table = nft, table
         self._reference: list[object] | None = None
-        scratch = f"table {FAMILY} {TABLE}_probe"
+        scratch = f"table {table.family} {table.name}_probe"
         self.flags = ""
         if nft.accepts(f"add {scratch} {{ flags owner, persist; }}\ndelete {scratch}\n"):
             self.flags = "owner, persist"
 
-    def reconcile(self, policy: Policy) -> tuple[str, ...]:
+    def reconcile(self, policy: T) -> tuple[str, ...]:
         """Make the table what `policy` says; what had to be changed, nothing if nothing.
 
         Raises FilterError where it could not be made so and read back.
@@ -145,7 +136,7 @@ class PacketFilter:
             if not found:
                 return ()
             if self._reference is not None and all(d.startswith("elements") for d in found):
-                self._nft.run(refill(policy))
+                self._nft.run(self._table.refill(self._table.elements(policy)))
             else:
                 self._load(policy, standing=listing is not None)
             left = self._differences(self._list(), policy)
@@ -164,7 +155,7 @@ class PacketFilter:
         """Give the library back; the table stays, unless it is owned and cannot persist."""
         self._nft.close()
 
-    def standing(self, policy: Policy) -> tuple[str, ...]:
+    def standing(self, policy: T) -> tuple[str, ...]:
         """What differs from `policy` at this moment; nothing is changed."""
         try:
             return self._differences(self._list(), policy)
@@ -178,12 +169,41 @@ class PacketFilter:
         except NftError:
             return {}
         named = [entry["counter"] for entry in listing if "counter" in entry]
-        return {c["name"]: c["packets"] for c in named if c["name"] in COUNTERS}
+        return {c["name"]: c["packets"] for c in named if c["name"] in self._table.counters}
+
+    def metered(self) -> dict[str, tuple[int, int]]:
+        """Packets and bytes blocked, by the device's MAC address; for a day after the last."""
+        try:
+            listing = self._list() or []
+        except NftError:
+            return {}
+        sets = [entry["set"] for entry in listing if "set" in entry]
+        return {
+            element["elem"]["val"]: (
+                element["elem"]["counter"]["packets"],
+                element["elem"]["counter"]["bytes"],
+            )
+            for found in sets
+            if found["name"] in self._table.meters
+            for element in found.get("elem", [])
+            if "counter" in element.get("elem", {})
+        }
+
+    def remove(self) -> bool:
+        """Take the table away; whether there was one. Raises FilterError."""
+        self._reference = None
+        try:
+            if self._list() is None:
+                return False
+            self._nft.run(self._table.clear())
+        except NftError as error:
+            raise FilterError(f"nft: {error}") from None
+        return True
 
     def _list(self) -> Listing | None:
-        return self._nft.list_table(FAMILY, TABLE)
+        return self._nft.list_table(self._table.family, self._table.name)
 
-    def _load(self, policy: Policy, standing: bool) -> None:
+    def _load(self, policy: T, standing: bool) -> None:
         """Put the whole table in the place of whatever stands there.
 
         Even in one transaction that is not safe by itself: a packet that has passed the new
@@ -191,18 +211,19 @@ class PacketFilter:
         So a copy is there first, and goes last; what a crash left of one goes with it.
         """
         self._reference = None
+        table, wanted = self._table, self._table.elements(policy)
         if standing:
-            self._nft.run(render(policy, table=FENCE))
-        self._nft.run(render(policy, self.flags))
-        self._nft.run(clear(FENCE))
+            self._nft.run(table.render(wanted, name=table.fence))
+        self._nft.run(table.render(wanted, self.flags))
+        self._nft.run(table.clear(table.fence))
         listing = self._list() or []
-        expected, actual = template_chains(), listed_chains(listing)
+        expected, actual = template_chains(table), listed_chains(listing)
         wrong = [name for name in expected | actual if expected.get(name) != actual.get(name)]
         if wrong:
             raise NftError(f"chain {wrong[0]} was not loaded as written")
         self._reference = fixed(listing)
 
-    def _differences(self, listing: Listing | None, policy: Policy) -> tuple[str, ...]:
+    def _differences(self, listing: Listing | None, policy: T) -> tuple[str, ...]:
         if listing is None:
             return ("table missing",)
         found = []
@@ -212,7 +233,7 @@ class PacketFilter:
             found.append("rules differ")
         if table_flags(listing) != bool(self.flags):
             found.append("table flags differ")
-        wanted, actual = elements(policy), listed_elements(listing)
+        wanted, actual = self._table.elements(policy), listed_elements(listing)
         found += [
             f"elements of {name} differ" for name in wanted if wanted[name] != actual.get(name)
         ]

@@ -52,12 +52,39 @@ class Link(NamedTuple):
     carries: tuple[str, ...]
 
 
+class Lan(NamedTuple):
+    """Devices among themselves where not all of them may reach each other (K16); `lanaccess`
+    makes it. Empty means that none reaches another. A port is a bridge's port, or the device of
+    a network without a bridge.
+
+    free       MAC address and port of devices that reach all others, and are reached by them
+    apart      MAC addresses of devices that reach no other, wherever they are
+    closed     ports that are kept apart with all that is behind them
+    passing    ports whose other devices reach each other: access is allowed, or not ours to rule
+    heard      ports with nothing but free devices: they hear broadcasts and multicast
+    sought     address and port of free devices at other ports: the question for it reaches them
+    open       networks' devices that packets for any receiver may be routed to
+    addressed  address, network's device and whether excepted (or apart), where no bridge decides
+    isolated   bridge ports that the bridge itself keeps from each other
+    """
+
+    free: tuple[tuple[str, str], ...] = ()
+    apart: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    passing: tuple[str, ...] = ()
+    heard: tuple[str, ...] = ()
+    sought: tuple[tuple[str, str], ...] = ()
+    open: tuple[str, ...] = ()
+    addressed: tuple[tuple[str, str, bool], ...] = ()
+    isolated: tuple[str, ...] = ()
+
+
 class Policy(NamedTuple):
     """Everything the kernel has to be told, and nothing else.
 
     `served` are networks that are not protected but that the router answers all the same, with
     replies only (K14). While the link is not `flowing` the router alone may use it, to bring it
-    up: devices are told no at once (K15).
+    up: devices are told no at once (K15). `lan` is None where access has no exceptions.
     """
 
     released: bool = False
@@ -68,6 +95,7 @@ class Policy(NamedTuple):
     flowing: bool = False
     endpoints: tuple[Socket, ...] = ()
     bootstrap: tuple[Socket, ...] = ()
+    lan: Lan | None = None
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -96,6 +124,7 @@ def decide(
     endpoints: tuple[Socket, ...],
     bootstrap: tuple[Socket, ...],
     served: tuple[Network, ...] = (),
+    lan: Lan | None = None,
 ) -> Policy:
     """The policy of a state. Total: every combination of arguments has one.
 
@@ -112,6 +141,7 @@ def decide(
         flowing=link is not None and state in (State.CONNECTED, State.RECONNECTING),
         endpoints=() if going else endpoints,
         bootstrap=() if going else bootstrap,
+        lan=lan,
     )
 
 

@@ -16,15 +16,14 @@ from ipaddress import ip_address
 from itertools import product
 
 from portcullis.policy import MARK, MASK, TUNNEL, Policy, Socket
+from portcullis.table import Elements, Sets, Table, structure
 
-FAMILY, TABLE = "inet", "portcullis"
-FENCE = f"{TABLE}_fence"
-"""A copy of the table, which stands while the table itself is replaced (`packetfilter`)."""
+LAYER2, FREE, APART = 0x01000000, 0x02000000, 0x04000000
+"""Bits of the mark by which the two tables speak to each other about a packet between devices:
+*to be decided on layer 2*, and what that knows of the sender: *excepted*, or *at a port that is
+kept apart*. Clear of pbr's and mwan3's, and none of them is in `MARK`."""
 
-Elements = dict[str, frozenset[str]]
-"""Name of a set or map → its elements as nft writes them (`a . b`, `key : verdict`)."""
-
-_SETS = {
+_SETS: Sets = {
     # name: (kind, type, purpose)
     "gate": ("map", "typeof meta nfproto : verdict", "families that are released; empty: blocked"),
     "forwards": ("map", "type ifname . ifname : verdict", "who may forward to whom"),
@@ -40,13 +39,21 @@ _SETS = {
     "resolvers6": ("set", "type ipv6_addr", "the tunnel's resolvers"),
     "dns4": ("map", "type inet_proto : ipv4_addr", "where plain DNS goes"),
     "dns6": ("map", "type inet_proto : ipv6_addr", "where plain DNS goes"),
+    "free": ("set", "type ether_addr . ifname", "devices that reach all others, where they are"),
+    "apart": ("set", "type ether_addr", "devices that reach no other"),
+    "lan4": ("map", "type ipv4_addr . ifname : verdict", "excepted devices without a bridge"),
+    "lan6": ("map", "type ipv6_addr . ifname : verdict", "excepted devices without a bridge"),
+    "lan": ("map", "type ifname : verdict", "networks that any device may send to"),
 }
+
+_METERS = {"blocked_by_device": "whose traffic was blocked"}
 
 COUNTERS = {
     "blocked_devices": "IPv4 of devices that was blocked",
     "blocked_ipv6": "IPv6 of devices that was blocked",
     "blocked_dns": "plain DNS that was not for the tunnel's resolvers",
     "blocked_router": "the router's own traffic that was blocked",
+    "blocked_lan": "what a device sent to another and was blocked",
     "blocked_inbound": "what came from outside and was dropped",
     "blocked_tunnel": "what came uninvited out of the tunnel and was dropped",
 }
@@ -84,6 +91,27 @@ _CHAINS = f"""
 		accept comment "between protected networks, the router included"
 	}}
 
+	chain between {{
+		meta mark & {APART:#010x} == {APART:#010x} goto refuse_lan comment "K16: from a port kept apart"
+		ether saddr @apart goto refuse_lan comment "K16: from a device kept apart"
+		ip daddr . oifname vmap @lan4 comment "K16: to an excepted device"
+		ip6 daddr . oifname vmap @lan6 comment "K16: to an excepted device"
+		meta mark & {FREE:#010x} == {FREE:#010x} goto let comment "K16: from an excepted device"
+		ether saddr . iifname @free goto let comment "K16: from an excepted device"
+		oifname vmap @lan comment "K16: allowed, or layer 2 decides"
+		goto refuse_lan comment "K16: deny by default"
+	}}
+
+	chain let {{
+		meta mark set meta mark | {LAYER2:#010x} comment "K16: layer 2 knows the receiver"
+		meta nfproto vmap @gate comment "released, or go on"
+		goto to_local comment "K12: DNS first"
+	}}
+
+	chain refuse_lan {{
+		counter name blocked_lan goto refuse comment "K16: devices apart from each other"
+	}}
+
 	chain blocked {{
 		iifname != @protected counter name blocked_inbound drop comment "not ours to answer"
 		th dport 53 meta l4proto {{ tcp, udp }} counter name blocked_dns goto refuse comment "K12: plain DNS"
@@ -92,6 +120,7 @@ _CHAINS = f"""
 	}}
 
 	chain refuse {{
+		iifname @protected update @blocked_by_device {{ ether saddr counter }} comment "K15: whose it was"
 		meta l4proto tcp reject with tcp reset comment "K15: an answer, not a time-out"
 		reject with icmpx type admin-prohibited comment "K15: an answer, not a time-out"
 	}}
@@ -187,19 +216,7 @@ _CHAINS = f"""
 """
 
 
-def _structure() -> str:
-    sets = "".join(
-        f'\t{kind} {name} {{\n\t\t{type_}\n\t\tcomment "{purpose}"\n\t}}\n\n'
-        for name, (kind, type_, purpose) in _SETS.items()
-    )
-    counters = "".join(
-        f'\tcounter {name} {{\n\t\tcomment "{purpose}"\n\t}}\n\n'
-        for name, purpose in COUNTERS.items()
-    )
-    return sets + counters + _CHAINS.lstrip("\n")
-
-
-STRUCTURE = _structure()
+STRUCTURE = structure(_SETS, _METERS, COUNTERS, _CHAINS)
 """Body of the table: the same in every state, for the core and for the boot guard."""
 
 
@@ -212,9 +229,9 @@ def elements(policy: Policy) -> Elements:
         filled["gate"] = {"ipv4 : accept", "ipv6 : accept"}
     filled["protected"] = {f'"{device}"' for device in policy.devices}
     filled["served"] = {f'"{network.device}"' for network in policy.served} - filled["protected"]
-    for one, other in product(policy.devices, repeat=2):
-        if policy.lan_access and not policy.released:
-            filled["forwards"].add(f'"{one}" . "{other}" : goto to_local')
+    if way := _between(policy):
+        for one, other in product(policy.devices, repeat=2):
+            filled["forwards"].add(f'"{one}" . "{other}" : goto {way}')
     for device in policy.devices if link and policy.flowing else ():
         filled["forwards"].add(f'"{device}" . "{TUNNEL}" : goto to_tunnel')
         filled["forwards"].add(f'"{TUNNEL}" . "{device}" : goto from_tunnel')
@@ -226,24 +243,30 @@ def elements(policy: Policy) -> Elements:
         filled[f"resolvers{version}"] = set(resolvers)
         if resolvers:
             filled[f"dns{version}"] = {f"{proto} : {resolvers[0]}" for proto in ("tcp", "udp")}
+    if lan := policy.lan:
+        filled["free"] = {f'{mac} . "{at}"' for mac, at in lan.free if at in policy.devices}
+        filled["apart"] = set(lan.apart)
+        filled["lan"] = {f'"{device}" : goto let' for device in lan.open}
+        for address, device, allowed in lan.addressed:
+            verdict = "let" if allowed else "refuse_lan"
+            name = f"lan{ip_address(address).version}"
+            filled[name].add(f'{address} . "{device}" : goto {verdict}')
     return {name: frozenset(values) for name, values in filled.items()}
 
 
-def render(policy: Policy, flags: str = "", table: str = TABLE) -> str:
-    """The whole table in one transaction, whatever stood there before.
-
-    `flags` are the table's flags as nft writes them (`owner, persist`), or empty.
-    """
-    # `destroy` (nft 1.1) also turns a plain table into an owned one; older nft has neither.
-    before = f"destroy table {FAMILY} {table}\n" if flags else clear(table)
-    header = f"\tflags {flags};\n\n" if flags else ""
-    whole = f"table {FAMILY} {table} {{\n{header}{STRUCTURE}}}\n"
-    return before + whole + _fill(elements(policy), table)
+def _between(policy: Policy) -> str:
+    """The chain for packets between devices, in every state where access is restricted."""
+    if policy.lan or not policy.lan_access:
+        return "between"
+    return "" if policy.released else "to_local"
 
 
-def clear(table: str) -> str:
-    """Take a table away, whether it stands or not."""
-    return f"add table {FAMILY} {table}\ndelete table {FAMILY} {table}\n"
+INET: Table[Policy] = Table("inet", "portcullis", _SETS, _METERS, COUNTERS, STRUCTURE, elements)
+
+
+def render(policy: Policy, flags: str = "") -> str:
+    """The whole table in one transaction, whatever stood there before (`Table.render`)."""
+    return INET.render(elements(policy), flags)
 
 
 def boot(policy: Policy) -> str:
@@ -256,16 +279,7 @@ def boot(policy: Policy) -> str:
 
 def refill(policy: Policy) -> str:
     """The elements alone, in one transaction, for a table whose structure stands."""
-    flush = "".join(f"flush {kind} {FAMILY} {TABLE} {name}\n" for name, (kind, *_) in _SETS.items())
-    return flush + _fill(elements(policy), TABLE)
-
-
-def _fill(wanted: Elements, table: str) -> str:
-    return "".join(
-        f"add element {FAMILY} {table} {name} {{ {', '.join(sorted(values))} }}\n"
-        for name, values in wanted.items()
-        if values
-    )
+    return INET.refill(elements(policy))
 
 
 def _of(addresses: tuple[str, ...], version: int) -> list[str]:

@@ -149,11 +149,11 @@ def transactions() -> None:
     from portcullis.nft import Nftables
     from portcullis.packetfilter import PacketFilter
     from portcullis.policy import CLOSED, Policy
-    from portcullis.ruleset import refill
+    from portcullis.ruleset import INET, refill
     from portcullis.ruleset import render as render_block
 
     nft = Nftables()
-    table, guard, released = PacketFilter(nft), RoutingGuard(), Policy(released=True)
+    table, guard, released = PacketFilter(nft, INET), RoutingGuard(), Policy(released=True)
     table.reconcile(CLOSED)
     guard.reconcile(CLOSED)
     atomic = _median(lambda: nft.run(refill(released)))
