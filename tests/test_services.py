@@ -3,13 +3,10 @@
 
 from __future__ import annotations
 
-import json
-import stat
 from collections.abc import Iterator
 
 import pytest
-from router.rootfs import FILES, SHELLS, RootFilesystem
-from router.standin.acl import AccessList, Peer
+from router.rootfs import SHELLS, RootFilesystem
 
 SERVICE = "/etc/init.d/portcullis"
 CODE = ("portcullis/__init__.py", "portcullis/core.pyc", "portcullis/web/server.pyc")

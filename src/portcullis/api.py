@@ -48,6 +48,10 @@ def objects(core: Core, ubus: Any) -> dict[str, Methods]:
                 {"name": text, "new_name": text},
             ),
             "delete_profile": _method(lambda a: _delete_profile(core, a["name"]), {"name": text}),
+            "devices": _method(lambda _: _devices(core), {}),
+            "set_device": _method(
+                lambda a: _set_device(core, a["mac"], a["access"]), {"mac": text, "access": text}
+            ),
         }
     }
 
@@ -146,6 +150,21 @@ def _set(core: Core, name: str, value: str) -> Reply:
 def _reload(core: Core) -> Reply:
     core.reload()
     return {"ok": True, "faults": core.faults.lines()}
+
+
+def _devices(core: Core) -> Reply:
+    found = core.lan.devices(core.block.metered())
+    return {"ok": True, "lan_access": core.settings.lan_access, "devices": found}
+
+
+def _set_device(core: Core, mac: str, access: str) -> Reply:
+    try:
+        warning = core.lan.set(mac, access)
+    except ValueError as error:
+        code = "bad_mac" if str(error).startswith("mac ") else "bad_access"
+        shown = ascii(mac[:60] if code == "bad_mac" else access[:60])
+        raise Refusal(code, f"Not set: {error}, not {shown}.") from None
+    return {"ok": True, "warning": warning}
 
 
 def _profiles(core: Core) -> Reply:

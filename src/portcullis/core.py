@@ -23,6 +23,7 @@ from portcullis.faults import Faults
 from portcullis.history import History, Transition
 from portcullis.integration import Integration
 from portcullis.intent import Intent
+from portcullis.lan import LanAccess
 from portcullis.loop import Loop, Timer
 from portcullis.netlink import NetlinkError
 from portcullis.networks import Corrections, Surroundings
@@ -116,6 +117,8 @@ class Core:
         self.history = History()
         self._integration = Integration(loop, bus, self.faults, paths.share)
         self._boot_elements: str | None = None
+        self.lan = LanAccess(loop, bus, self.faults, paths.run, self.enforce)
+        self._lan_known = False
 
     @property
     def profiles_folder(self) -> Path:
@@ -159,7 +162,7 @@ class Core:
         connected = self.intent.connected
         self.happen(Event.START_CONNECTED if connected else Event.START_DISCONNECTED, "start")
         self.bus.connect()
-        self._started = True
+        self._started = self._lan_known = True
         self.kernel_changed()
 
     def shutdown(self) -> None:
@@ -167,6 +170,7 @@ class Core:
         self.happen(Event.SHUTDOWN, "")
         self.tunnel.close()
         self._integration.close()
+        self.lan.close()
         self.bus.close()
 
     # Events.
@@ -300,6 +304,7 @@ class Core:
         """Read the settings and the networks again; somebody says they have changed."""
         self._read_settings()
         self._read_surroundings()
+        self.lan.reload()
 
     def _remember(self, wanted: Intent) -> str | None:
         self.intent = wanted
@@ -447,6 +452,7 @@ class Core:
             self.tunnel.endpoints,
             self.tunnel.bootstrap,
             self._served(),
+            self.lan.lan,
         )
 
     def _served(self) -> tuple[Network, ...]:
@@ -464,11 +470,17 @@ class Core:
         upstream = tuple(dict.fromkeys((*self.surroundings.upstream, *self.uplink.gateways)))
         policy = self.policy()
         applied = self.block.apply(policy, upstream)
+        flipped = applied.flipped
+        # Devices among themselves come second, and not before it is known what the owner wants.
+        if self._lan_known and self.lan.apply(self.settings.lan_access, self.networks):
+            policy = self.policy()
+            applied = self.block.apply(policy, upstream)
+            flipped = flipped or applied.flipped
         if self.bus.up:  # before that the settings and networks are not known to be the owner's
             self._prepare_boot(policy)
         if not applied.whole and self._repair is None:
             self._repair = self._loop.after(_REPAIR_AFTER, self._repair_now)
-        if applied.flipped:
+        if flipped:
             self._loop.after(0, self._drop_dns_cache)
         return applied.armed
 

@@ -272,9 +272,9 @@ def render(policy: Policy, flags: str = "") -> str:
 def boot(policy: Policy) -> str:
     """The elements that the boot guard adds to an empty table: those of the closed policy with
     the networks of `policy`, so that the house is answered from the first moment (K14)."""
-    networks = policy.networks, policy.served
-    closed = Policy(lan_access=policy.lan_access, networks=networks[0], served=networks[1])
-    return _fill(elements(closed), TABLE)
+    unrestricted = policy.lan_access and policy.lan is None
+    closed = Policy(lan_access=unrestricted, networks=policy.networks, served=policy.served)
+    return INET.fill(elements(closed))
 
 
 def refill(policy: Policy) -> str:

@@ -46,7 +46,7 @@ class Table(NamedTuple, Generic[T]):
         before = f"destroy table {self.family} {name}\n" if flags else self.clear(name)
         header = f"\tflags {flags};\n\n" if flags else ""
         whole = f"table {self.family} {name} {{\n{header}{self.structure}}}\n"
-        return before + whole + self._fill(wanted, name)
+        return before + whole + self.fill(wanted, name)
 
     def clear(self, name: str = "") -> str:
         """Take a table away, whether it stands or not."""
@@ -59,12 +59,14 @@ class Table(NamedTuple, Generic[T]):
             f"flush {kind} {self.family} {self.name} {name}\n"
             for name, (kind, *_) in self.sets.items()
         )
-        return flush + self._fill(wanted, self.name)
+        return flush + self.fill(wanted, self.name)
 
-    def _fill(self, wanted: Elements, table: str) -> str:
+    def fill(self, wanted: Elements, name: str = "") -> str:
+        """Add elements to a table whose sets are empty."""
+        table = name or self.name
         return "".join(
-            f"add element {self.family} {table} {name} {{ {', '.join(sorted(values))} }}\n"
-            for name, values in wanted.items()
+            f"add element {self.family} {table} {which} {{ {', '.join(sorted(values))} }}\n"
+            for which, values in wanted.items()
             if values
         )
 
