@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 CAPACITY = 1000
 ONLINE_WITHIN = 300.0  # seconds; the bridge forgets a silent device after as many
-_ADDRESSES = 12  # of each family
-_NAME_LENGTH = 63  # of a DNS label
+_ADDRESSES = {4: 3, 6: 6}  # by family; so that a thousand devices fit into one message
+_NAME_LENGTH = 63  # octets, of a DNS label
 
 
 class Sighting(NamedTuple):
@@ -130,18 +130,24 @@ def normal(text: str) -> str:
 def clean(name: str) -> str:
     """A name that can be shown: what cannot be printed is left out, the rest is bounded."""
     text = "".join(letter for letter in name[: 4 * _NAME_LENGTH] if letter.isprintable())
-    text = text.strip()[:_NAME_LENGTH].strip()
+    text = text.strip().encode()[:_NAME_LENGTH].decode(errors="ignore").strip()
     return "" if text == "*" else text
 
 
 def _bounded(addresses: Iterable[str]) -> tuple[str, ...]:
-    """Each address once, in its own notation, so many of each family; the newest first."""
+    """Each address once, in its own notation, so many of each family; the newest first.
+
+    A zone (`fe80::1%...`) may hold any text, and these go into nft's: what has one is left out.
+    """
     found: dict[str, None] = {}
     count = {4: 0, 6: 0}
     for text in addresses:
         with suppress(ValueError):
             address = ip_address(text)
-            if str(address) not in found and count[address.version] < _ADDRESSES:
+            known = str(address) in found or "%" in text
+            if known or address.is_multicast or address.is_unspecified or address.is_loopback:
+                continue
+            if count[address.version] < _ADDRESSES[address.version]:
                 count[address.version] += 1
                 found[str(address)] = None
     return tuple(found)

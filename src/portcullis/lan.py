@@ -7,6 +7,7 @@ fail. What goes wrong stands in the faults.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,8 @@ from portcullis.packetfilter import PacketFilter
 from portcullis.policy import Lan, Network, within
 from portcullis.topology import Topology
 
+log = logging.getLogger("portcullis")
+
 FAULT = "LAN access"
 _LOOK_EVERY = 60.0
 _LOOK_OFTEN = 10.0  # while exceptions depend on where devices are, and under which addresses
@@ -62,6 +65,7 @@ class LanAccess:
         self._world = World(Topology(), Inventory())
         self._looked, self._took = float("-inf"), 0.0
         self._timer: Timer | None = None
+        self._applied: Lan | None = None
         self.lan: Lan | None = None
 
     # What the core does.
@@ -160,10 +164,12 @@ class LanAccess:
         problems = []
         if bridged:
             try:
-                self._packet_filter().reconcile(lan)
-                layer2 = True
+                changed = self._packet_filter().reconcile(lan)
+                if changed and lan == self._applied:
+                    log.warning("put back what was changed on the bridge: %s", ", ".join(changed))
+                self._applied, layer2 = lan, True
             except Exception as error:
-                layer2 = False
+                self._applied, layer2 = None, False
                 problems.append(f"{error} (package kmod-nft-bridge?)")
                 self._forget_filter()
         else:
@@ -183,7 +189,7 @@ class LanAccess:
         if not self._removed:
             if self._filter or self._kernel_has_table():
                 self._packet_filter().remove()
-            self._removed = True
+            self._removed, self._applied = True, None
             self._forget_filter()
 
     def _kernel_has_table(self) -> bool:
@@ -210,9 +216,13 @@ class LanAccess:
     def _look(self) -> None:
         """See who is there, and where; exceptions of new devices begin to hold."""
         now = time.monotonic()
-        self._read_topology()
-        seen, self._access_points = sightings.read(self._world.topology, self._bus)
-        self._world.inventory.update(seen, now, self._exemptions)
+        try:
+            self._read_topology()
+            seen, self._access_points = sightings.read(self._world.topology, self._bus)
+            self._world.inventory.update(seen, now, self._exemptions)
+            self._faults.note("devices", None)
+        except Exception as error:  # the house itself writes most of this: nothing must break
+            self._faults.note("devices", f"cannot be told: {error!r}")
         self._looked = time.monotonic()
         self._took = self._looked - now
         for mac, exemption in list(self._exemptions.items()):

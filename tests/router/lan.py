@@ -17,6 +17,7 @@ from . import craft
 from .capture import Capture
 from .frame import ETH_ARP, ICMP6, UDP, mac
 from .namespace import Namespace
+from .servers import echo
 from .topology import VirtualRouter
 
 BROADCAST = "ff:ff:ff:ff:ff:ff"
@@ -66,11 +67,13 @@ def third_station(world: VirtualRouter) -> Iterator[Station]:
             f"link add name lan3 type veth peer name eth0 netns {space.name} address {LAN_C_MAC}\n"
             f"link set lan3 master {at.LAN_BRIDGE} up\n"
         )
+        space.sysctl({"ipv6/conf/all/accept_dad": 0, "ipv6/conf/default/accept_dad": 0})
         space.ip(
             f"link set lo up\naddr add {LAN_C.v4}/24 dev eth0\n"
             f"addr add {LAN_C.v6}/64 dev eth0 nodad\nlink set eth0 up\n"
             f"route add default via {at.ROUTER_LAN.v4}\nroute add ::/0 via {at.ROUTER_LAN.v6}\n"
         )
+        world.servers.serve(echo(space, LAN_C))
         yield Station(space, LAN_C, LAN_C_MAC, at.ROUTER_LAN, at.BR_LAN_MAC)
     finally:
         subprocess.run(["ip", "netns", "del", space.name], check=True)
