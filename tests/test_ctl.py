@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+from router import addresses as at
 from router.appliance import Appliance
 
 from portcullis import __version__
@@ -115,3 +116,13 @@ def test_monitor_prints_every_transition(appliance: Appliance) -> None:
     states = ["connecting", "connected", "disconnecting", "not_connected"]
     assert [line.split()[2] for line in seen] == states
     assert [line.split()[5] for line in seen] == ["active", "active", "inactive", "inactive"]
+
+
+def test_devices_are_listed_and_excepted(appliance: Appliance) -> None:
+    assert appliance.ctl("device", at.LAN_A_MAC, "denied").returncode == 0
+    lines = appliance.ctl("devices").stdout.splitlines()
+    assert lines[0] == "LAN access: allowed"
+    (line,) = [line for line in lines if line.startswith(at.LAN_A_MAC)]
+    assert line.split()[1] == "denied"
+    refused = appliance.ctl("device", "nonsense", "denied", check=False)
+    assert (refused.returncode, "six pairs" in refused.stderr) == (1, True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from portcullis.ctl import status_lines
+from portcullis.ctl import device_lines, status_lines
 from portcullis.states import Mode, State, row
 
 Status = dict[str, Any]
@@ -255,3 +255,34 @@ def test_every_protected_network_is_named_with_its_device() -> None:
 def test_that_nothing_is_protected_is_told() -> None:
     """K15: a missing line is easily overlooked."""
     assert value(status(State.CONNECTED, networks=[]), "protects") is not None
+
+
+def device(**more: Any) -> dict[str, Any]:
+    return {
+        **{"mac": "02:00:5e:00:53:10", "hostname": "laptop", "network": "lan", "device": "lan1"},
+        **{"ipv4": ["192.168.1.10"], "ipv6": ["fd00::10"], "online": True, "access": "default"},
+        **{"enforced": True, "note": ""},
+        **more,
+    }
+
+
+def test_a_device_is_one_line() -> None:
+    lines = device_lines({"lan_access": False, "devices": [device()]})
+    assert lines == [
+        "LAN access: denied",
+        f"02:00:5e:00:53:10  default  online   {'lan/lan1':<16}  {'laptop':<24}  192.168.1.10",
+    ]
+
+
+def test_a_device_that_was_never_seen_is_listed() -> None:
+    never = device(hostname="", network="", device="", ipv4=[], ipv6=[], online=False)
+    assert device_lines({"lan_access": True, "devices": [never]})[1].split() == [
+        *("02:00:5e:00:53:10", "default", "offline", "not", "seen", "?"),
+    ]
+
+
+@pytest.mark.parametrize(("enforced", "mark"), [(True, "others"), (False, "NOT ENFORCED: others")])
+def test_what_the_hardware_cannot_hold_stands_under_the_device(enforced: bool, mark: str) -> None:
+    noted = device(enforced=enforced, note="others at lan1")
+    found = device_lines({"lan_access": True, "devices": [noted]})[2]
+    assert found.strip() == f"{mark} at lan1"

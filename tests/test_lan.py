@@ -83,7 +83,8 @@ def namespace() -> Iterator[Namespace]:
         found.ip(
             "link add br-lan type bridge\nlink add lan1 type veth peer name host1\n"
             "link add lan2 type veth peer name host2\nlink set lan1 master br-lan up\n"
-            "link set lan2 master br-lan up\nlink set br-lan up\nlink set host1 up\nlink set host2 up\n"
+            "link set lan2 master br-lan up\nlink set br-lan up\n"
+            "link set host1 up\nlink set host2 up\n"
         )
         with found.inside():
             yield found

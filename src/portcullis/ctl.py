@@ -95,6 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("name", help="mode, lan_access, dns, bootstrap_dns, profiles")
     sub.add_argument("value", nargs="*", help="lists: several values; none empties the list")
     add("profiles", _profiles, "list the profiles and what is wrong with them")
+    add("devices", _devices, "list the devices of the house, and which may reach which")
+    sub = add("device", _device, "except one device from LAN access, or end its exception")
+    sub.add_argument("mac", help="its MAC address")
+    sub.add_argument("access", help="default, allowed or denied")
     add("monitor", _monitor, "print every change of state as it happens")
     return parser
 
@@ -253,6 +257,40 @@ def _profiles(daemon: Daemon, _options: argparse.Namespace) -> int:
         print(f"{profile['name']:<24} {detail}")
         if profile.get("note"):
             print(f"{'':<24} {profile['note']}")
+    return OK
+
+
+def _devices(daemon: Daemon, _options: argparse.Namespace) -> int:
+    print("\n".join(device_lines(daemon.call("devices"))))
+    return OK
+
+
+def device_lines(found: dict[str, Any]) -> list[str]:
+    """The devices for people, one a line, and under it what is worth knowing."""
+    lines = [f"LAN access: {'allowed' if found['lan_access'] else 'denied'}"]
+    for device in found["devices"]:
+        place = f"{device['network']}/{device['device']}".strip("/") or "not seen"
+        columns = (
+            device["mac"],
+            f"{device['access']:<7}",
+            "online " if device["online"] else "offline",
+            f"{place:<16}",
+            f"{device['hostname'] or '?':<24}",
+            next(iter((*device["ipv4"], *device["ipv6"])), ""),
+        )
+        lines.append("  ".join(columns).rstrip())
+        if device["note"]:
+            mark = "" if device["enforced"] else "NOT ENFORCED: "
+            lines.append(f"{'':<19}{mark}{device['note']}")
+    return lines
+
+
+def _device(daemon: Daemon, options: argparse.Namespace) -> int:
+    answer = daemon.call("set_device", mac=options.mac, access=options.access)
+    if not answer["ok"]:
+        return _refused(answer)
+    if answer["warning"]:
+        print(answer["warning"])
     return OK
 
 
