@@ -76,6 +76,8 @@ def third_station(world: VirtualRouter) -> Iterator[Station]:
         world.servers.serve(echo(space, LAN_C))
         yield Station(space, LAN_C, LAN_C_MAC, at.ROUTER_LAN, at.BR_LAN_MAC)
     finally:
+        # The echo's sockets keep the namespace alive, and its end of the link with it.
+        subprocess.run(world.router.command(["ip", "link", "del", "lan3"]), check=False)
         subprocess.run(["ip", "netns", "del", space.name], check=True)
 
 
