@@ -3,10 +3,7 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from uuid import uuid4
 
 import pytest
 from router import VirtualRouter
@@ -33,11 +30,9 @@ DISCONNECTED, CONNECTED = "disconnected\nvpn1\n", "connected\nvpn1\n"
 
 
 class Router(RootFilesystem):
-    """A root file system and a network, with nothing running yet."""
+    """A root file system on a network, with nothing running yet."""
 
-    def __init__(self, shell: str, space: Namespace) -> None:
-        super().__init__(shell)
-        self.space = space
+    space: Namespace
 
     def remember(self, intent: str | bytes, elements: str | None = REMEMBERED) -> None:
         """What the daemon left behind: an intent, the networks, and traces of a connection."""
@@ -79,25 +74,16 @@ class Router(RootFilesystem):
         return self.guard_released
 
 
-@contextmanager
-def network() -> Iterator[Namespace]:
-    """An empty network namespace."""
-    name = f"guard-{uuid4().hex[:8]}"
-    subprocess.run(["ip", "netns", "add", name], check=True)
-    yield Namespace(name)
-    subprocess.run(["ip", "netns", "del", name], check=True)
-
-
 @pytest.fixture(params=SHELLS)
 def router(request: pytest.FixtureRequest) -> Iterator[Router]:
-    with network() as space, Router(request.param, space) as found:
+    with Router(request.param) as found, found.network() as found.space:
         yield found
 
 
 @pytest.fixture
 def busybox() -> Iterator[Router]:
     """Where the shell makes no difference."""
-    with network() as space, Router("busybox", space) as found:
+    with Router("busybox") as found, found.network() as found.space:
         yield found
 
 
@@ -369,7 +355,8 @@ def every_probe(house: VirtualRouter) -> list[Probe]:
 
 
 def booted(house: VirtualRouter, shell: str, intent: str, elements: str | None) -> BatchResult:
-    with Router(shell, house.router) as router:
+    with Router(shell) as router:
+        router.space = house.router
         router.remember(intent, elements)
         router.guard()
         assert router.released == (intent == DISCONNECTED)

@@ -13,7 +13,8 @@ import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -26,7 +27,10 @@ FILES = Path(__file__).resolve().parents[2] / "files"
 PACKAGE = FILES.parent / "package/portcullis"
 SHELLS = ("dash", "busybox")
 _STANDIN = Path(__file__).parent / "standin"
-_BOUND = ("usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "usr/lib32", "proc")
+_FOLDERS = (
+    *("bin", "dev", "etc/config", "lib", "proc", "sbin", "stand-in", "sys", "tmp/run", "tmp/lock"),
+    *("usr/lib", "usr/share", "var"),
+)
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 # What OpenWrt's busybox brings, of what our scripts use; nft and uci are programs of their own.
 _APPLETS = (
@@ -35,7 +39,9 @@ _APPLETS = (
     *("sed", "sleep", "sort", "sync", "tr"),
 )
 _HERE, _END = b"here", b"end"
-_IN_CHROOT = 'mount -t sysfs sysfs "$1/sys" && exec chroot "$@"'
+# With processes of its own alone: some of these scripts end what they find.
+_IN_CHROOT = 'mount -t proc proc "$1/proc" && mount -t sysfs sysfs "$1/sys" && exec chroot "$@"'
+_ALONE = ("unshare", "-m", "-p", "-f", "--kill-child", "sh", "-c", _IN_CHROOT, "sh")
 # Neither the packages' __init__ nor the site: each call is a process.
 _UCI = """#!/usr/bin/python3 -ISB
 import sys, types
@@ -99,17 +105,17 @@ class RootFilesystem:
     def __enter__(self) -> RootFilesystem:
         self.root = Path(tempfile.mkdtemp(prefix="root-"))
         self._mounted: list[Path] = []
-        for folder in ("bin", "dev", "lib", "sys", "tmp", "sbin", "var", "stand-in", "etc/config"):
-            self.path(folder).mkdir(parents=True, exist_ok=True)
-        for folder in _BOUND:
-            if Path("/", folder).is_dir():
-                self._mount("--rbind", Path("/", folder), self.path(folder))
-        for library in set(Path("/usr/lib").iterdir()) - {Path("/usr/lib/upgrade")}:
-            self.path("lib", library.name).symlink_to(Path("/usr/lib", library.name))
-        self.path("lib64").symlink_to("usr/lib64")
-        self.path("bin/sh").symlink_to(f"/usr/bin/{self._shell}")
+        for folder in _FOLDERS:
+            self.path(folder).mkdir(parents=True)
+        self._mount("--rbind", Path("/usr"), self.path("host"))
+        for folder in ("bin", "sbin", "lib64"):
+            self.path("usr", folder).symlink_to(f"/host/{folder}")
+        for folder in ("lib", "usr/lib"):
+            for library in Path("/usr/lib").iterdir():
+                self.path(folder, library.name).symlink_to(f"/host/lib/{library.name}")
+        self.path("lib64").symlink_to("host/lib64")
+        self.path("bin/sh").symlink_to(f"/host/bin/{self._shell}")
         for folder in ("run", "lock"):
-            self.path("tmp", folder).mkdir()
             self.path("var", folder).symlink_to(f"/tmp/{folder}")
         for name in ("protocols", "services"):
             shutil.copy(Path("/etc", name), self.path("etc", name))
@@ -128,7 +134,7 @@ class RootFilesystem:
             self.program(f"etc/init.d/{name}", f'#!/bin/sh\necho {name} "$@" >> /tmp/services\n')
         if self._shell == "busybox":
             for applet in _APPLETS:
-                self.path("stand-in", applet).symlink_to("/usr/bin/busybox")
+                self.path("stand-in", applet).symlink_to("/host/bin/busybox")
         self.config("network", NETWORK)
         self.config("firewall", FIREWALL)
         return self
@@ -183,11 +189,20 @@ class RootFilesystem:
         """Run a program in it, in a network namespace or where the caller is."""
         settings = {"PATH": "/stand-in:/usr/sbin:/usr/bin:/sbin:/bin", **(env or {})}
         inside = ["env", "-i", *(f"{key}={value}" for key, value in settings.items()), *argv]
-        command = ["sh", "-c", _IN_CHROOT, "sh", str(self.root), *inside]
+        command = [*_ALONE, str(self.root), *inside]
         if space is not None:
             return space.run(command, check=check, timeout=60)
-        command = ["unshare", "-m", *command]
         return subprocess.run(command, check=check, text=True, capture_output=True, timeout=60)
+
+    @contextmanager
+    def network(self) -> Iterator[Namespace]:
+        """An empty network namespace, for as long as it is needed."""
+        space = Namespace(f"{self.root.name}")
+        subprocess.run(["ip", "netns", "add", space.name], check=True)
+        try:
+            yield space
+        finally:
+            subprocess.run(["ip", "netns", "del", space.name], check=True)
 
     def script(self, text: str, **options: object) -> subprocess.CompletedProcess[str]:
         return self.run("/bin/sh", "-c", text, **options)  # type: ignore[arg-type]

@@ -44,17 +44,18 @@ class Place:
         self.path = Path(parts[0]) if parts[0].startswith(("/", "./")) else None
         self.name = self.path.name if self.path else parts[0]
         self.package = self._load()
-        self.found = self.package.lookup(self.section) if self._looks_up else None
+        self.found = self._look_up(self.section)
 
-    @property
-    def _looks_up(self) -> bool:
-        if not self.section or is_name(self.section) or self.section.startswith("@"):
-            return bool(self.section)
-        raise Invalid(self.section)
+    def _look_up(self, section: str | None) -> Section | None:
+        if section is None:
+            return None
+        if not is_name(section) and not section.startswith("@"):
+            raise Invalid(section)
+        return self.package.lookup(section)
 
     def _load(self) -> Package:
         if self.path is None:
-            with _staging(self.name, self._save) as folder:
+            with _Staging(self.name, self._save) as folder:
                 return self._store.load(self.name, folder)
         if not self.path.is_file():
             raise NotFound(str(self.path))
@@ -73,7 +74,7 @@ class Place:
             Path(new).rename(self.path.resolve())
 
     def commit(self) -> None:
-        with _staging(self.name, self._save) as folder:
+        with _Staging(self.name, self._save) as folder:
             self._store.commit(self.name, folder)
         staged = self._save / self.name  # and not in the other place
         if staged.exists():
@@ -90,7 +91,7 @@ class Place:
         return self.found
 
 
-class _staging:
+class _Staging:
     """A folder with everything staged for a configuration, in whichever place."""
 
     def __init__(self, name: str, save: Path) -> None:
@@ -140,7 +141,7 @@ def _command(words: list[str], config: Path, save: Path, extended: bool) -> None
         for name in Store(config).configs():
             Place(name, config, save).commit()
         return
-    if command not in _COMMANDS or len(rest) != 1:
+    if command not in (*_COMMANDS, "show") or len(rest) != 1:
         raise Usage
     place = Place(rest[0], config, save)
     if command == "show":
@@ -202,7 +203,6 @@ _COMMANDS = {
     "delete": _delete,
     "changes": _changes,
     "commit": Place.commit,
-    "show": None,
 }
 
 
