@@ -167,7 +167,7 @@ class RootFilesystem:
 
     def install(self) -> None:
         """Put the package's files where they belong."""
-        for folder in ("etc", "usr/share", "lib/upgrade"):
+        for folder in ("etc", "usr/share"):
             shutil.copytree(FILES / folder, self.path(folder), dirs_exist_ok=True)
         self.path("usr/share/portcullis/table.nft").write_text(render(CLOSED))
 
