@@ -8,9 +8,9 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 SHELL_SCRIPTS := tests/*.sh tests/vm/*.sh .ci/run files/usr/bin/portcullisctl files/etc/init.d/* \
 	files/etc/hotplug.d/iface/* files/etc/uci-defaults/* files/usr/share/portcullis/*.sh \
-	tests/router/standin/*.sh package/portcullis/post*
+	tests/router/standin/*.sh package/*.sh package/*/*.sh package/*/post*
 
-.PHONY: run test test-vm lint bench clean
+.PHONY: run test test-vm test-openwrt lint bench ipk package clean
 
 run: .venv/ready
 	$(PYTHON) -m router.demo $(if $(KEEP),--keep)
@@ -26,17 +26,22 @@ test-vm: .venv/ready
 	$(PYTHON) -m vm $(or $(TESTS),tests/test_kernel_wireguard.py)
 
 lint: .venv/ready
-	.venv/bin/ruff check --config src/pyproject.toml src tests
-	.venv/bin/ruff format --config src/pyproject.toml --check src tests
+	.venv/bin/ruff check --config src/pyproject.toml src tests package
+	.venv/bin/ruff format --config src/pyproject.toml --check src tests package
 	PYTHONPATH= MYPYPATH=$(PYTHONPATH) .venv/bin/mypy --config-file src/pyproject.toml -p portcullis -p router -p vm
+	PYTHONPATH= MYPYPATH=package .venv/bin/mypy --config-file src/pyproject.toml package/*.py
 	shellcheck $(SHELL_SCRIPTS)
 	shfmt -d -sr -s $(SHELL_SCRIPTS)
 
 bench: .venv/ready
 	$(PYTHON) -m router.bench
 
+# The packages, without an SDK, into dist/. BYTECODE=none ships sources, BYTECODE=3.11 insists.
+ipk:
+	/usr/bin/python3 package/build.py $(if $(BYTECODE),--bytecode $(BYTECODE))
+
 clean:
-	rm -rf .venv .venv-old .vm .mypy_cache .ruff_cache
+	rm -rf .venv .venv-old .vm .mypy_cache .ruff_cache dist
 
 .venv/ready: tests/setup.sh tests/requirements.txt openwrt-sdk.cfg
 	tests/setup.sh
