@@ -23,40 +23,40 @@ number=0
 while read -r mode source target rest; do
 	number=$((number + 1))
 	case $mode in
-		'' | '#'*) continue ;;
-		0[4-7][0-7][0-7]) ;;
-		*) fail "a mode has four octal digits, not \`$mode'" ;;
+	'' | '#'*) continue ;;
+	0[4-7][0-7][0-7]) ;;
+	*) fail "a mode has four octal digits, not \`$mode'" ;;
 	esac
 	if [ -z "$target" ] || [ -n "$rest" ]; then
 		fail "a line is MODE SOURCE TARGET"
 	fi
 	case /$source/$target/ in
-		*/../*) fail "no .. in a path" ;;
+	*/../*) fail "no .. in a path" ;;
 	esac
 	case $target in
-		/*) ;;
-		*) fail "a target starts with /, not \`$target'" ;;
+	/*) ;;
+	*) fail "a target starts with /, not \`$target'" ;;
 	esac
 	case $source in
-		python:*)
-			put "$mode" /dev/null "$target"
-			# -B: nothing is left behind in the sources
-			PYTHONPATH="$top/src" "${PYTHON:-python3}" -B -m "${source#python:}" > "$root$target" ||
-				fail "python3 -m ${source#python:} failed"
-			[ -s "$root$target" ] || fail "python3 -m ${source#python:} printed nothing"
-			;;
-		*/)
-			[ "${target%/}" != "$target" ] || fail "the target of a folder ends with /"
-			[ -d "$top/$source" ] || fail "there is no folder $source"
-			(cd "$top/$source" && find . -name __pycache__ -prune -o -type f -print) |
-				LC_ALL=C sort | while read -r file; do
-				put "$mode" "$top/$source$file" "$target${file#./}"
-			done
-			;;
-		*)
-			[ -f "$top/$source" ] || fail "there is no file $source"
-			put "$mode" "$top/$source" "$target"
-			;;
+	python:*)
+		put "$mode" /dev/null "$target"
+		# -B: nothing is left behind in the sources
+		PYTHONPATH="$top/src" "${PYTHON:-python3}" -B -m "${source#python:}" > "$root$target" ||
+			fail "python3 -m ${source#python:} failed"
+		[ -s "$root$target" ] || fail "python3 -m ${source#python:} printed nothing"
+		;;
+	*/)
+		[ "${target%/}" != "$target" ] || fail "the target of a folder ends with /"
+		[ -d "$top/$source" ] || fail "there is no folder $source"
+		(cd "$top/$source" && find . -name __pycache__ -prune -o -type f -print) |
+			LC_ALL=C sort | while read -r file; do
+			put "$mode" "$top/$source$file" "$target${file#./}"
+		done
+		;;
+	*)
+		[ -f "$top/$source" ] || fail "there is no file $source"
+		put "$mode" "$top/$source" "$target"
+		;;
 	esac
 done < "$list"
 [ "$number" -gt 0 ] || fail "the list is empty"
