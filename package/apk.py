@@ -15,11 +15,11 @@ from recipe import Recipe
 
 
 def available() -> bool:
-    """Whether apk-tools are here, and of the version that makes packages."""
+    """Whether apk-tools are here, and of the line that makes packages (`apk mkpkg`)."""
     if shutil.which("apk") is None:
         return False
-    done = subprocess.run(["apk", "mkpkg", "--help"], capture_output=True, text=True)
-    return "--info" in done.stdout + done.stderr
+    done = subprocess.run(["apk", "--version"], capture_output=True, text=True)
+    return done.stdout.startswith("apk-tools 3.")
 
 
 def build(recipe: Recipe, root: Path, output: Path, epoch: int, bound: list[str]) -> Path:

@@ -27,6 +27,7 @@ PACKAGES = ("portcullis", "luci-app-portcullis")
 def main() -> int:
     options = _arguments()
     epoch = _epoch()
+    os.umask(0o022)  # apk takes the folders' modes as they are
     options.output.mkdir(parents=True, exist_ok=True)
     try:
         for name in PACKAGES:
@@ -60,7 +61,8 @@ def _build(form: str, recipe: Recipe, options: argparse.Namespace, epoch: int) -
     if options.bytecode not in (None, "none") and python is None:
         raise Error(f"no python{minor} here to compile with; BYTECODE=none ships the sources")
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
+        root = Path(folder) / "root"
+        root.mkdir()
         stage(recipe, root, python)
         shipped, bound = "", list[str]()
         if (root / LIBRARY).is_dir():

@@ -37,10 +37,15 @@ def stage(recipe: Recipe, root: Path, python: str | None) -> None:
 
 
 def interpreter(minor: str) -> str | None:
-    """The Python of that minor version, e.g. 3.11; None where there is none."""
-    if minor == f"{sys.version_info.major}.{sys.version_info.minor}":
-        return sys.executable
-    return shutil.which(f"python{minor}")
+    """The Python of that minor version, e.g. 3.11; None where there is none that runs."""
+    tell = "import sys; print(f'{sys.version_info.major}.{sys.version_info.minor}')"
+    for found in (sys.executable, shutil.which(f"python{minor}")):
+        if found is None:
+            continue
+        done = subprocess.run([found, "-c", tell], capture_output=True, text=True)
+        if done.stdout.strip() == minor:
+            return found
+    return None
 
 
 def _compile(python: str, root: Path) -> None:

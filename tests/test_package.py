@@ -355,3 +355,31 @@ def test_the_recipe_installs_what_the_builder_does(tmp_path: Path, name: str) ->
         if not path.startswith("./lib/upgrade/keep.d/")  # by OpenWrt's package-pack.mk
     }
     assert made_files == shipped
+
+
+def test_without_apk_tools_the_builder_says_what_is_missing(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("sh", "env", "dirname", "find", "sort", "install"):
+        (tools / tool).symlink_to(shutil.which(tool) or tool)
+    done = build(tmp_path / "out", "--bytecode", HERE, PATH=str(tools))
+    assert done.returncode == 0, done.stderr
+    assert "no .apk: this needs apk-tools 3" in done.stdout
+    assert not list(tmp_path.glob("out/*.apk"))
+
+
+def test_apk_tools_make_the_same_package_twice(tmp_path: Path) -> None:
+    version = (
+        shutil.which("apk")
+        and subprocess.run(["apk", "--version"], capture_output=True, text=True).stdout
+    )
+    if not version or not version.startswith("apk-tools 3."):
+        pytest.skip("apk-tools 3 are not installed; no Debian release has them")
+    for output in ("a", "b"):
+        build(tmp_path / output, "--bytecode", HERE)
+    (one,) = tmp_path.glob("a/portcullis-*.apk")
+    assert one.read_bytes() == (tmp_path / "b" / one.name).read_bytes()
+    dump = subprocess.run(["apk", "adbdump", one], capture_output=True, text=True).stdout
+    assert "export PKG_UPGRADE=1" in dump
+    assert "portcullis.rusers" in dump
+    assert f"python3>={HERE}" in dump
