@@ -40,6 +40,11 @@ bench: .venv/ready
 ipk:
 	/usr/bin/python3 package/build.py $(if $(BYTECODE),--bytecode $(BYTECODE))
 
+# The packages, by an SDK of openwrt-sdk.cfg: RELEASE=, TARGET=, or yours: SDK=, SDK_TARBALL=.
+package:
+	/usr/bin/python3 package/sdk.py $(if $(RELEASE),--release $(RELEASE)) $(if $(TARGET),--target $(TARGET)) \
+		$(if $(SDK),--sdk $(SDK)) $(if $(SDK_TARBALL),--tarball $(SDK_TARBALL))
+
 clean:
 	rm -rf .venv .venv-old .vm .mypy_cache .ruff_cache dist
 

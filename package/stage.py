@@ -33,7 +33,8 @@ def stage(recipe: Recipe, root: Path, python: str | None) -> None:
     if kept:
         keep = root / "lib/upgrade/keep.d" / recipe.name
         keep.parent.mkdir(parents=True, exist_ok=True)
-        keep.write_text("".join(f"{path}\n" for path in kept))
+        with keep.open("a") as file:
+            file.writelines(f"{path}\n" for path in kept)
 
 
 def interpreter(minor: str) -> str | None:
