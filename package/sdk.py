@@ -216,7 +216,8 @@ def _run(sdk: Path, *command: str) -> None:
     # The Makefile that called us exports what the SDK's own make must not see.
     hidden = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH", "TARGET")
     environment = {key: value for key, value in os.environ.items() if key not in hidden}
-    if subprocess.run(command, cwd=sdk, env=environment).returncode:
+    done = subprocess.run(command, cwd=sdk, env=environment, stdin=subprocess.DEVNULL)
+    if done.returncode:
         raise Error(f"{' '.join(command)} failed in {sdk}; V=s tells more")
 
 
