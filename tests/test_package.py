@@ -174,7 +174,7 @@ def test_opkg_runs_our_scripts_through_the_default_ones(built: Path) -> None:
     package = unpack(built, "portcullis")
     assert "default_postinst $0 $@" in package.text["./postinst"]
     assert "default_prerm $0 $@" in package.text["./prerm"]
-    for inside, beside in (("postinst-pkg", "postinst"), ("prerm-pkg", "prerm"), ("postrm",) * 2):
+    for inside, beside in (("postinst-pkg", "postinst"), ("postrm", "postrm")):
         assert package.text[f"./{inside}"] == (TOP / "package/portcullis" / beside).read_text()
         assert package.control[f"./{inside}"].mode == 0o755
 
@@ -265,8 +265,8 @@ def test_a_list_that_is_wrong_is_refused_with_its_line(
         ("PKG_LICENSE:=GPL", "PKG_LICENSE:=$(X)GPL", "PKG_LICENSE is not a plain value"),
         ("PKG_RELEASE:=1\n", "", "no PKG_RELEASE"),
         ("+rpcd ", "+X:rpcd ", "dependencies of a form not known: +X:rpcd"),
-        ("$(file <prerm)", "$(file <nowhere)", "there is no nowhere"),
-        ("$(file <prerm)", "exit 0", "in a file of its own"),
+        ("$(file <postrm)", "$(file <nowhere)", "there is no nowhere"),
+        ("$(file <postrm)", "exit 0", "in a file of its own"),
     ],
 )
 def test_a_recipe_the_builder_cannot_read_is_refused(
@@ -315,7 +315,7 @@ def test_the_recipe_installs_what_the_builder_does(tmp_path: Path, name: str) ->
         "all:\n\t$(call Package/$(1)/install,$(ROOT))\n"
         "\t$(foreach key,SECTION PKGARCH USERID DEPENDS,$(info $(key)=$($(key))))\n"
         "\t$(info VERSION=$(PKG_VERSION)-r$(PKG_RELEASE))\n"
-        "\t$(file >$(ROOT).prerm,$(Package/$(1)/prerm))\nendef\n",
+        "\t$(file >$(ROOT).postrm,$(Package/$(1)/postrm))\nendef\n",
         "feeds/packages/lang/python/python3-package.mk": f"HOST_PYTHON3_BIN:={sys.executable}\n",
     }
     for path, text in stubs.items():
@@ -342,8 +342,8 @@ def test_the_recipe_installs_what_the_builder_does(tmp_path: Path, name: str) ->
     assert values["USERID"] == package.fields.get("Require-User", "")
     depends = [word.removeprefix("+") for word in values["DEPENDS"].split()]
     assert ["libc", *depends] == package.fields["Depends"].split(", ")
-    prerm = (tmp_path / "root.prerm").read_text()
-    assert prerm.strip() == package.text.get("./prerm-pkg", "").strip()
+    postrm = (tmp_path / "root.postrm").read_text()
+    assert postrm.strip() == package.text["./postrm"].strip()
     keep = "./lib/upgrade/keep.d/"  # by OpenWrt's package-pack.mk
     made_files = {
         f"./{path.relative_to(root)}": (path.read_bytes(), path.stat().st_mode & 0o777)
