@@ -25,10 +25,14 @@ test-vm: .venv/ready
 	tests/vm/setup.sh
 	$(PYTHON) -m vm $(or $(TESTS),tests/test_kernel_wireguard.py)
 
+# The packages on OpenWrt itself, in containers; skipped where there is no engine or no image.
+test-openwrt: .venv/ready
+	PORTCULLIS_TEST_ISOLATED=1 $(PYTHON) -m pytest -c src/pyproject.toml --rootdir . -m openwrt -rs tests/test_openwrt.py
+
 lint: .venv/ready
 	.venv/bin/ruff check --config src/pyproject.toml src tests package
 	.venv/bin/ruff format --config src/pyproject.toml --check src tests package
-	PYTHONPATH= MYPYPATH=$(PYTHONPATH) .venv/bin/mypy --config-file src/pyproject.toml -p portcullis -p router -p vm
+	PYTHONPATH= MYPYPATH=$(PYTHONPATH) .venv/bin/mypy --config-file src/pyproject.toml -p portcullis -p router -p vm -p images
 	PYTHONPATH= MYPYPATH=package .venv/bin/mypy --config-file src/pyproject.toml package/*.py
 	shellcheck $(SHELL_SCRIPTS)
 	shfmt -d -sr -s $(SHELL_SCRIPTS)
