@@ -140,6 +140,11 @@ def test_a_device_is_excepted_at_its_port_alone() -> None:
     assert all("ifname @free" in rule for rule in rules() if "@free" in rule)
 
 
+def test_a_port_that_is_kept_apart_is_so_for_an_excepted_device_too() -> None:
+    found = elements(Lan(free=((A, "lan1"),), closed=("lan1",)))
+    assert found["ports"] == {'"lan1" : goto port_kept_apart'}
+
+
 def test_without_exceptions_every_set_is_empty() -> None:
     assert not any(elements(Lan(isolated=("lan1",))).values())
 

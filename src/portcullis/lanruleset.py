@@ -21,6 +21,7 @@ from portcullis.ruleset import APART, FREE, LAYER2
 from portcullis.table import Elements, Sets, Table, structure
 
 _SETS: Sets = {
+    "ports": ("map", "type ifname : verdict", "where something has to be marked for layer 3"),
     "free": ("set", "type ether_addr . ifname", "devices that reach all others, where they are"),
     "apart": ("set", "type ether_addr", "devices that reach no other"),
     "closed": ("set", "type ifname", "ports that are kept apart with all behind them"),
@@ -37,9 +38,18 @@ _METERS = {"blocked_by_device": "whose traffic was blocked"}
 _CHAINS = f"""
 	chain prerouting {{
 		type filter hook prerouting priority filter - 10; policy accept;
-		iifname @closed meta mark set meta mark | {APART:#010x} comment "K16: the port is kept apart"
-		ether saddr . iifname @free meta mark set meta mark | {FREE:#010x} comment "K16: an excepted device, at its port"
+		iifname vmap @ports comment "ports with something to remember for layer 3"
 		accept comment "the end: on to the bridge, and to the router"
+	}}
+
+	chain port_of_excepted {{
+		ether saddr . iifname @free meta mark set meta mark | {FREE:#010x} comment "K16: an excepted device, at its port"
+		accept comment "on to the bridge, and to the router"
+	}}
+
+	chain port_kept_apart {{
+		meta mark set meta mark | {APART:#010x} comment "K16: the port is kept apart"
+		accept comment "on to the bridge, and to the router"
 	}}
 
 	chain forward {{
@@ -79,7 +89,10 @@ STRUCTURE = structure(_SETS, _METERS, COUNTERS, _CHAINS)
 
 def elements(lan: Lan) -> Elements:
     """What each set holds."""
+    ports = {port: "port_of_excepted" for _, port in lan.free}
+    ports |= dict.fromkeys(lan.closed, "port_kept_apart")
     found = {
+        "ports": {f'"{port}" : goto {chain}' for port, chain in ports.items()},
         "free": {f'{mac} . "{port}"' for mac, port in lan.free},
         "apart": set(lan.apart),
         "closed": {f'"{port}"' for port in lan.closed},
