@@ -32,8 +32,9 @@ test-openwrt: .venv/ready
 lint: .venv/ready
 	.venv/bin/ruff check --config src/pyproject.toml src tests package
 	.venv/bin/ruff format --config src/pyproject.toml --check src tests package
-	PYTHONPATH= MYPYPATH=$(PYTHONPATH) .venv/bin/mypy --config-file src/pyproject.toml -p portcullis -p router -p vm -p images
+	PYTHONPATH= MYPYPATH=$(PYTHONPATH) .venv/bin/mypy --config-file src/pyproject.toml -p portcullis -p router -p vm -p images -p luci
 	PYTHONPATH= MYPYPATH=package .venv/bin/mypy --config-file src/pyproject.toml package/*.py
+	.venv/bin/node tests/node_modules/eslint/bin/eslint.js --config tests/eslint.config.mjs www tests
 	shellcheck $(SHELL_SCRIPTS)
 	shfmt -d -sr -s $(SHELL_SCRIPTS)
 
@@ -50,8 +51,8 @@ package:
 		$(if $(SDK),--sdk $(SDK)) $(if $(SDK_TARBALL),--tarball $(SDK_TARBALL))
 
 clean:
-	rm -rf .venv .venv-old .vm .mypy_cache .ruff_cache dist
+	rm -rf .venv .venv-old .vm .mypy_cache .ruff_cache dist tests/.screenshots tests/node_modules
 
-.venv/ready: tests/setup.sh tests/requirements.txt openwrt-sdk.cfg
+.venv/ready: tests/setup.sh tests/requirements.txt tests/package-lock.json openwrt-sdk.cfg
 	tests/setup.sh
 	touch $@

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# Everything a fresh Debian needs to run the virtual router and the tests: packages, and two
-# virtual environments, one for each line of pyroute2 that OpenWrt ships.
+# Everything a fresh Debian needs to run the virtual router and the tests: packages, two virtual
+# environments, one for each line of pyroute2 that OpenWrt ships, and eslint.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,6 +19,7 @@ dnsmasq:dnsmasq-base
 ping:iputils-ping
 dig:bind9-dnsutils
 busybox:busybox
+chromium-headless-shell:chromium-headless-shell
 shellcheck:shellcheck
 shfmt:shfmt
 "
@@ -45,5 +46,9 @@ venv() {
 
 venv .venv "$here/requirements.txt"
 oldest=$(sed -n 's/^pyroute2 = //p' "$top/openwrt-sdk.cfg" | head -n 1)
-sed "s/^pyroute2==.*/pyroute2==$oldest/; /^mypy\\|^ruff/d" "$here/requirements.txt" > "$top/.venv/old.txt"
+sed "s/^pyroute2==.*/pyroute2==$oldest/; /^mypy\\|^ruff\\|^nodejs\\|playwright/d" "$here/requirements.txt" > "$top/.venv/old.txt"
 venv .venv-old "$top/.venv/old.txt"
+
+# npm comes with the virtual environment; tests/package-lock.json says what it installs.
+cd "$here"
+PATH="$top/.venv/bin:$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund
