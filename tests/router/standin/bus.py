@@ -21,6 +21,8 @@ from .wire import Status, decode, encode, status_text
 
 MODULE_DIR = Path(__file__).resolve().parent
 """What goes on PYTHONPATH so that `import ubus` finds the stand-in."""
+PLUGINS = MODULE_DIR.parents[2] / "files/usr/share/rpcd/ucode"
+"""Ours, which a real rpcd runs as it does on a router."""
 _PATIENCE = 20.0
 _LOGIN = """
 config login
@@ -182,6 +184,8 @@ class Bus:
             Path("/var/run/rpcd"): self.run_dir,
             Path("/etc/shadow"): shadow,
             Path("/usr/share/rpcd/acl.d"): self.rpcd_acl_dir,
+            Path("/usr/share/rpcd/ucode"): PLUGINS,
+            Path("/var/run/ubus"): self.directory,  # plugins connect where ubusd always is
         }
         for target in mounts:
             if target.name != "shadow":
