@@ -32,6 +32,16 @@ return baseclass.extend({
 		]);
 	},
 
+	// What is so, as LuCI's status page lists it: rows are [ title, text ].
+	facts(rows) {
+		return E('table', { 'class': 'table' }, [
+			...rows.map(([ title, text ]) => E('tr', { 'class': 'tr' }, [
+				E('td', { 'class': 'td left', 'width': '33%' }, [ title ]),
+				E('td', { 'class': 'td left' }, [ text ])
+			]))
+		]);
+	},
+
 	// Rows are arrays of cells, and cells are strings or nodes.
 	table(titles, rows, placeholder) {
 		const cells = row => row.map((cell, at) => {

@@ -111,15 +111,15 @@ return view.extend({
 				layout.value(_('Profile'), [
 					this.profile, ' ', this.connectButton, ' ', this.disconnectButton
 				]),
-				this.connection,
-				layout.value('', [ this.pageButton ])
+				layout.value(_('Everything else'), [ this.pageButton ], _('Profiles, DNS, diagnostics and the history are in the web UI of Portcullis.')),
+				this.connection
 			]),
 			layout.section(_('Kill switch'), [
 				layout.value(_('Kill switch'), [
 					E('div', { 'class': 'cbi-checkbox' }, [
 						E('input', { 'type': 'checkbox', 'checked': '', 'disabled': '',
 							'aria-label': _('Kill switch') }),
-						' ', _('On, and locked')
+						E('span', { 'style': 'margin-left:.5em' }, [ _('On, and locked') ])
 					])
 				], _('On a router it is always enabled. Nothing turns it off.')),
 				layout.value(_('Now'), [ this.activity ]),
@@ -196,9 +196,7 @@ return view.extend({
 			...(status.tunnel?.notes ?? []).map(note => [ _('Note'), note ])
 		].filter(([ , text ]) => text);
 
-		layout.update(this.connection, rows, () => rows.map(([ title, text ]) => {
-			return layout.value(title, [ text ]);
-		}));
+		layout.update(this.connection, rows, () => [ layout.facts(rows) ]);
 	},
 
 	showBlock(status) {
@@ -363,7 +361,7 @@ return view.extend({
 
 		if (!reply.ok || !page) {
 			page?.close();
-			this.pageButton.style.display = reply.ok ? '' : 'none';
+			this.pageButton.closest('.cbi-value').style.display = reply.ok ? '' : 'none';
 			return;
 		}
 

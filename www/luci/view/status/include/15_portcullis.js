@@ -17,7 +17,10 @@ function banner(status) {
 		E('h4', {}, [ headline ]),
 		E('p', {}, [
 			status.ok ? words.row(status).join(' ') : status.reason, ' ',
-			E('a', { 'href': L.url('admin/vpn/portcullis') }, [ _('Kill Switch') ])
+			E('a', {
+				'href': L.url('admin/vpn/portcullis'),
+				'style': 'color:inherit; text-decoration:underline'
+			}, [ _('Kill Switch') ])
 		])
 	]);
 }
