@@ -252,8 +252,8 @@ return view.extend({
 			layout.table(
 				[ _('Device'), _('Addresses'), _('MAC'), _('Network'), _('Online'), _('Local access') ],
 				devices.map(device => [
-					device.hostname || '?', (device.addresses ?? []).join(', '), device.mac,
-					device.network ?? '', device.online ? _('yes') : _('no'), this.access(device)
+					device.hostname || '?', [ ...device.ipv4, ...device.ipv6 ].join(', '), device.mac,
+					device.network, device.online ? _('yes') : _('no'), this.access(device)
 				]),
 				_('No device has been seen yet.')
 			)
@@ -261,11 +261,14 @@ return view.extend({
 	},
 
 	access(device) {
-		return layout.select(ACCESS, device.access, {
+		const control = layout.select(ACCESS, device.access, {
 			'disabled': this.readonly ? '' : null,
 			'aria-label': _('Local access of %s').format(device.hostname || device.mac),
 			'change': ui.createHandlerFn(this, 'handleAccess', device)
 		});
+
+		// What the hardware cannot enforce.
+		return E('div', {}, [ control, E('div', {}, [ device.note ]) ]);
 	},
 
 	showEvents(reply) {
@@ -354,7 +357,8 @@ return view.extend({
 			ev.target.value = device.access;
 	},
 
-	// The window is opened at the click, or the browser takes it for an advertisement.
+	// The window is opened at the click, or the browser takes it for an advertisement. What
+	// stands after # is sent nowhere and logged nowhere.
 	async handlePage() {
 		const page = window.open('about:blank');
 		const reply = complain(await daemon.token());
@@ -366,7 +370,7 @@ return view.extend({
 		}
 
 		page.opener = null;
-		page.location = '%s://%s:%d/?token=%s'.format(
+		page.location = '%s://%s:%d/#token=%s'.format(
 			reply.tls ? 'https' : 'http', window.location.hostname, reply.port,
 			encodeURIComponent(reply.token));
 	},
