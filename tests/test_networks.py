@@ -429,3 +429,11 @@ def test_whatever_is_remembered_is_networks_or_a_value_error(found: dict[str, An
     except ValueError:
         return
     assert all(0 < len(network.device.encode()) < 16 for network in networks)
+
+
+def test_the_router_is_managed_from_networks_whose_zone_takes_input_and_leads_nowhere() -> None:
+    home, guest = zone("lan", "lan", input="ACCEPT"), zone("guest", "guest", input="REJECT")
+    open_wan = zone("wan", "wan", "wan6", input="ACCEPT", masq="1")
+    found = derive([*STANDARD, GUEST], firewall(home, guest, open_wan, LAN_TO_WAN), ("eth1",))
+    assert found.managing == ("br-lan",)
+    assert derive([*STANDARD, GUEST], firewall(home, guest), ("br-lan",)).managing == ()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from portcullis import __version__, api, bus, hotplug
 from portcullis.core import Core, Paths
+from portcullis.door import Door
 from portcullis.loop import Loop
 from portcullis.states import State
 from portcullis.watch import Watch
@@ -75,11 +76,12 @@ def main(argv: list[str] | None = None) -> int:
     connection = bus.Bus(
         loop,
         options.ubus,
-        objects=lambda ubus: api.objects(core, ubus),
+        objects=lambda ubus: api.objects(core, door, ubus),
         listeners={"network.interface": lambda event: core.network_changed(event)},
         on_up=lambda: core.bus_up(),
     )
     core = Core(loop, connection, driver, Paths(options.home, options.run, options.share), tell)
+    door = Door(core)
     watch = Watch(loop, core.kernel_changed)
     log.info("version %s starts", __version__)
     core.start()

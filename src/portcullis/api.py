@@ -15,6 +15,8 @@ from typing import Any
 from portcullis import __version__, profiles
 from portcullis.bus import Methods
 from portcullis.core import Core, Refusal
+from portcullis.door import OBJECT as WEB_OBJECT
+from portcullis.door import Door
 from portcullis.profile import carried
 from portcullis.settings import LISTS, Settings
 from portcullis.states import row
@@ -25,10 +27,10 @@ Reply = dict[str, Any]
 log = logging.getLogger("portcullis")
 
 
-def objects(core: Core, ubus: Any) -> dict[str, Methods]:
+def objects(core: Core, door: Door, ubus: Any) -> dict[str, Methods]:
     """The objects to register, in python-ubus's form."""
     text = ubus.BLOBMSG_TYPE_STRING
-    return {
+    found: dict[str, Methods] = {
         OBJECT: {
             "status": _method(lambda _: status(core), {}),
             "connect": _method(lambda a: _connect(core, a["profile"]), {"profile": text}),
@@ -52,8 +54,12 @@ def objects(core: Core, ubus: Any) -> dict[str, Methods]:
             "set_device": _method(
                 lambda a: _set_device(core, a["mac"], a["access"]), {"mac": text, "access": text}
             ),
+            "traffic": _method(lambda _: _traffic(core), {}),
+            "token": _method(lambda a: door.token(a["session"]), {"session": text}),
         }
     }
+    found[WEB_OBJECT] = door.methods(found[OBJECT], _method, text)
+    return found
 
 
 def status(core: Core) -> Reply:
@@ -165,6 +171,11 @@ def _set_device(core: Core, mac: str, access: str) -> Reply:
         shown = ascii(mac[:60] if code == "bad_mac" else access[:60])
         raise Refusal(code, f"Not set: {error}, not {shown}.") from None
     return {"ok": True, "warning": warning}
+
+
+def _traffic(core: Core) -> Reply:
+    core.note_traffic()
+    return {"ok": True, **core.traffic.shown(time.monotonic())}
 
 
 def _profiles(core: Core) -> Reply:

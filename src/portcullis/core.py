@@ -32,6 +32,7 @@ from portcullis.profiles import ProfileRefusedError
 from portcullis.settings import CLOSED, SettingError, Settings
 from portcullis.states import Action, Event, State, active, transition
 from portcullis.storage import write_durably
+from portcullis.traffic import SAMPLE, Traffic
 from portcullis.tunnel import Tunnel
 from portcullis.uplink import Uplink
 
@@ -115,6 +116,7 @@ class Core:
         self.faults = Faults()
         self.block = Block(paths.run, self.faults)
         self.history = History()
+        self.traffic = Traffic()
         self._integration = Integration(loop, bus, self.faults, paths.share)
         self._boot_elements: str | None = None
         self.lan = LanAccess(loop, bus, self.faults, paths.run, self.enforce)
@@ -164,6 +166,7 @@ class Core:
         self.bus.connect()
         self._started = self._lan_known = True
         self.kernel_changed()
+        self._sample()
 
     def shutdown(self) -> None:
         """End without lifting anything: the filter, the guard and the intent stay."""
@@ -403,6 +406,15 @@ class Core:
         self.enforce()
         self.kernel_changed()  # what counts as upstream may have changed with it
 
+    def _sample(self) -> None:
+        self.note_traffic()
+        self._loop.after(SAMPLE, self._sample)
+
+    def note_traffic(self) -> None:
+        reading = self.driver.reading() if self.tunnel.link else None
+        through = {"received": reading.received, "sent": reading.sent} if reading else {}
+        self.traffic.note(time.monotonic(), {**self.block.counters(), **through})
+
     # The kernel.
 
     def kernel_changed(self) -> None:
@@ -462,6 +474,11 @@ class Core:
         devices = {network.device for network in known}
         house = [n for n in self.uplink.house if n.device in devices or not self.networks]
         return tuple(dict.fromkeys((*known, *house)))
+
+    def managing_devices(self) -> tuple[str, ...]:
+        """Devices of the networks from which the router may be managed."""
+        house = () if self.networks else tuple(network.device for network in self.uplink.house)
+        return self.surroundings.managing or house
 
     def _apply(self) -> bool:
         """The policy into the kernel; whether the block, if active, is verified."""

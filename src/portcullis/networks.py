@@ -29,7 +29,9 @@ _WIDEST = {4: 8, 6: 16}  # a shorter prefix than this is as good as a default ro
 class Surroundings(NamedTuple):
     """Protected networks; networks whose zone accepts input and which are not protected all the
     same; devices that lead upstream; what the owner should know; fw4's zones that forward
-    upstream; netifd's interfaces that are up, with their devices."""
+    upstream; netifd's interfaces that are up, with their devices; devices of
+    networks from which the router is managed: their zones accept input, and nothing upstream lies
+    on them."""
 
     networks: tuple[Network, ...] = ()
     served: tuple[Network, ...] = ()
@@ -37,6 +39,7 @@ class Surroundings(NamedTuple):
     notes: tuple[str, ...] = ()
     zones: tuple[str, ...] = ()
     interfaces: tuple[tuple[str, str], ...] = ()
+    managing: tuple[str, ...] = ()
 
 
 class Corrections(NamedTuple):
@@ -116,6 +119,12 @@ def derive(
     upstream -= protected | {network.device for network in others}
     # Of interfaces that are down too: a restart of netifd must not have fw4's zones rewritten.
     vouching = [z for z in zones if z.name in served and z.name not in upstream_zones]
+    managing = {
+        i["l3_device"]
+        for i in used
+        if i["l3_device"] not in leading
+        and _manages([z for z in zones if i["interface"] in z.members])
+    }
     return Surroundings(
         tuple(networks),
         others,
@@ -123,6 +132,7 @@ def derive(
         tuple(notes),
         tuple(zone.name for zone in vouching),
         tuple((str(i["interface"]), str(i["l3_device"])) for i in interfaces if i.get("l3_device")),
+        tuple(sorted(managing)),
     )
 
 
@@ -171,6 +181,10 @@ def _leads_upstream(interface: dict[str, Any], own: tuple[str, ...] = ()) -> boo
         route.get("mask", 0) < _WIDEST[6 if ":" in str(route.get("target")) else 4]
         for route in (*interface.get("route", ()), *inactive.get("route", ()))
     )
+
+
+def _manages(homes: list[_Zone]) -> bool:
+    return bool(homes) and all(zone.answers and not zone.masqueraded for zone in homes)
 
 
 def _zone(section: dict[str, Any]) -> _Zone:
