@@ -20,6 +20,7 @@ ping:iputils-ping
 dig:bind9-dnsutils
 busybox:busybox
 chromium-headless-shell:chromium-headless-shell
+openssl:openssl
 shellcheck:shellcheck
 shfmt:shfmt
 "

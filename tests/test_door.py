@@ -18,7 +18,8 @@ from router.standin.wire import Status
 
 from portcullis.bus import BusError
 from portcullis.core import Refusal
-from portcullis.door import READ, WRITE, Door, certificate
+from portcullis.door import Door, certificate
+from portcullis.rights import READ, WRITE
 
 SESSION, OTHER, NOBODY = "a" * 32, "b" * 32, "0" * 32
 
@@ -55,7 +56,7 @@ class House:
 
     def __init__(self) -> None:
         self.bus, self.clock = Rpcd(), Clock()
-        self.door = Door(self, self.clock)  # type: ignore[arg-type]
+        self.door = Door(self, clock=self.clock)  # type: ignore[arg-type]
 
     def refusal(self, session: str, name: str = "status") -> str:
         try:
@@ -173,18 +174,10 @@ def test_the_certificate_is_handed_over_whole_or_not_at_all(tmp_path: Path) -> N
 
 # On the bus, with rpcd's own sessions
 
-ACL = {
-    "portcullis": {
-        "read": {"ubus": {"luci.portcullis": ["status", "get", "profiles", "events", "devices"]}},
-        "write": {"ubus": {"luci.portcullis": list(WRITE)}},
-    }
-}
-
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Appliance]:
     with Appliance() as found:
-        (found.bus.rpcd_acl_dir / "portcullis.json").write_text(json.dumps(ACL))
         found.start()
         yield found
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from portcullis import __version__, api, bus, hotplug
 from portcullis.core import Core, Paths
-from portcullis.door import Door
+from portcullis.door import CERTIFICATE, KEY, Door
 from portcullis.loop import Loop
 from portcullis.states import State
 from portcullis.watch import Watch
@@ -30,6 +30,8 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--run", type=Path, default=Paths().run, help="what a reboot may forget")
     parser.add_argument("--share", type=Path, default=Paths().share, help="what came with it")
     parser.add_argument("--hotplug", default=hotplug.PROGRAM, help="called at every transition")
+    parser.add_argument("--certificate", type=Path, default=CERTIFICATE, help="the web page's")
+    parser.add_argument("--key", type=Path, default=KEY, help="the certificate's")
     parser.add_argument("--debug", action="store_true", help="log every detail")
     return parser.parse_args(argv)
 
@@ -81,7 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         on_up=lambda: core.bus_up(),
     )
     core = Core(loop, connection, driver, Paths(options.home, options.run, options.share), tell)
-    door = Door(core)
+    door = Door(core, options.certificate, options.key)
     watch = Watch(loop, core.kernel_changed)
     log.info("version %s starts", __version__)
     core.start()

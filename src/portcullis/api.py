@@ -15,9 +15,9 @@ from typing import Any
 from portcullis import __version__, profiles
 from portcullis.bus import Methods
 from portcullis.core import Core, Refusal
-from portcullis.door import OBJECT as WEB_OBJECT
 from portcullis.door import Door
 from portcullis.profile import carried
+from portcullis.rights import OBJECT as WEB_OBJECT
 from portcullis.settings import LISTS, Settings
 from portcullis.states import row
 

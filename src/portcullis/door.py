@@ -17,25 +17,11 @@ from typing import Any
 
 from portcullis.bus import BusError, Methods
 from portcullis.core import Core, Refusal
+from portcullis.rights import PORT, READ, WRITE
 from portcullis.states import State, row
 
-OBJECT = "portcullis.web"
-PORT = 8443
 CERTIFICATE, KEY = Path("/etc/uhttpd.crt"), Path("/etc/uhttpd.key")
 _RPCD_OBJECT = "luci.portcullis"
-READ = {
-    "status": "status",
-    "get": "get",
-    "profiles": "profiles",
-    "events": "events",
-    "traffic": "events",
-    "devices": "devices",
-}
-"""What a visitor may look at → the function of rpcd's access list that lets him."""
-WRITE = (
-    *("connect", "disconnect", "set", "reload", "set_device"),
-    *("import_profile", "rename_profile", "delete_profile"),
-)
 _SESSION = re.compile(r"[0-9a-f]{32}")
 _NOBODY = "0" * 32  # rpcd's session of those who have not logged in
 _BELIEVED = 2.0  # seconds; for looking only, a change is asked for each time
@@ -51,8 +37,15 @@ Wrap = Callable[[Callable[[dict[str, Any]], Reply], dict[str, int]], dict[str, A
 class Door:
     """Sessions, checked with rpcd, and the tokens that hand one over from LuCI."""
 
-    def __init__(self, core: Core, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        core: Core,
+        certificate: Path = CERTIFICATE,
+        key: Path = KEY,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._core, self._clock = core, clock
+        self._certificate, self._key = certificate, key
         self._believed: dict[tuple[str, str], float] = {}
         self._tokens: dict[str, tuple[str, float]] = {}
 
@@ -61,7 +54,7 @@ class Door:
         found: Methods = {
             "why": wrap(lambda _: self.why(), {}),
             "listen": wrap(lambda _: self.listen(), {}),
-            "certificate": wrap(lambda _: certificate(CERTIFICATE, KEY), {}),
+            "certificate": wrap(lambda _: certificate(self._certificate, self._key), {}),
             "redeem": wrap(lambda a: self.redeem(a["token"]), {"token": text}),
         }
         for name in (*READ, *WRITE):
@@ -101,7 +94,7 @@ class Door:
             del self._tokens[next(iter(self._tokens))]
         token = secrets.token_hex(32)
         self._tokens[token] = (session, now + _TOKEN_LIVES)
-        return {"ok": True, "token": token, "port": PORT, "tls": _readable(CERTIFICATE, KEY)}
+        return {"ok": True, "token": token, "port": PORT, "tls": self._key.is_file()}
 
     def redeem(self, token: str) -> Reply:
         session, until = self._tokens.pop(token, ("", 0.0))
@@ -150,7 +143,3 @@ def certificate(certificate: Path, key: Path) -> Reply:
         reason = f"{error.filename}: {error.strerror}"
         return {"ok": False, "code": "no_certificate", "reason": reason}
     return {"ok": True, "certificate": found[0], "key": found[1]}
-
-
-def _readable(*paths: Path) -> bool:
-    return all(path.is_file() for path in paths)

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -27,6 +29,9 @@ SOURCE = Path(__file__).resolve().parents[2] / "src"
 FILES = SOURCE.parent / "files"
 DEFAULT_CONFIG = FILES / "etc/config/portcullis"
 SHARE = FILES / "usr/share/portcullis"
+UI = SOURCE.parent / "www/ui"
+RIGHTS = SOURCE.parent / "files/usr/share/rpcd/acl.d/portcullis.json"
+WEB_PORT = 8443
 PATIENCE = 20.0
 
 _FIREWALL = """
@@ -66,10 +71,18 @@ class Appliance:
     `world` is the router and what is around it, `home` the daemon's /etc/portcullis.
     """
 
-    def __init__(self, *, config: str | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *,
+        config: str | None = None,
+        users: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
         self.world = VirtualRouter(**options)
         self._config = DEFAULT_CONFIG.read_text() if config is None else config
+        self._users = users
         self.daemon: subprocess.Popen[bytes] | None = None
+        self.web: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Appliance:
         with ExitStack() as undo:
@@ -77,10 +90,13 @@ class Appliance:
             state = self.world.state
             self.home, self.run_dir, self.log = state / "home", state / "run", state / "core.log"
             self.hotplug = state / "hotplug-call"
+            self.certificate, self.key = state / "uhttpd.crt", state / "uhttpd.key"
+            self.web_log = state / "web.log"
             (self.home / "profiles").mkdir(parents=True)
             self.bus = Bus(
                 state / "bus",
                 prefix=self.world.router.command([]),
+                users=self._users,
                 interfaces=interfaces(),
                 services={"dnsmasq": self.world.dnsmasq.pidfile},
             )
@@ -90,6 +106,7 @@ class Appliance:
             (self.bus.config_dir / "network").write_text(installed("network"))
             for server in self.world.vpn_servers:
                 self.add_profile(server.name, server.profile())
+            shutil.copy(RIGHTS, self.bus.rpcd_acl_dir)
             undo.callback(self.bus.stop)
             self.bus.start()
             undo.callback(self._end)
@@ -111,6 +128,40 @@ class Appliance:
         path.write_text(text)
         return path
 
+    # The web page
+
+    def start_web(self, *, wait: bool = True, options: Sequence[str] = ()) -> None:
+        """Start the web process; the page is to be had when this returns, unless told not to."""
+        command = [sys.executable, "-m", "portcullis.web", "--ubus", str(self.bus.socket)]
+        with self.web_log.open("ab") as log:
+            self.web = self.world.router.popen(
+                [*command, "--ui", str(UI), *options],
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        if wait:
+            self.until(self._web_listens, "the web page is to be had")
+
+    def stop_web(self) -> None:
+        assert self.web
+        self.web.terminate()
+        self.web.wait(5)
+
+    def make_certificate(self) -> None:
+        """As uhttpd's init script does: the certificate in DER, the key in PEM (openssl)."""
+        command = ["openssl", "req", "-x509", "-sha256", "-outform", "der", "-nodes"]
+        command += ["-days", "3", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+        command += ["-subj", "/CN=OpenWrt", "-keyout", str(self.key)]
+        subprocess.run([*command, "-out", str(self.certificate)], check=True, capture_output=True)
+
+    def _web_listens(self) -> bool:
+        assert self.web
+        assert self.web.poll() is None, f"the web ended:\n{self.web_log.read_text()[-4000:]}"
+        with self.world.lana.socket(kind=socket.SOCK_STREAM) as knock:
+            return knock.connect_ex((at.ROUTER_LAN.v4, WEB_PORT)) == 0
+
     # The daemon
 
     def start(self, *, wait: bool = True, environment: Mapping[str, str] | None = None) -> None:
@@ -118,6 +169,7 @@ class Appliance:
         command = [
             *(sys.executable, "-m", "portcullis", "--debug", "--ubus", str(self.bus.socket)),
             *("--home", str(self.home), "--run", str(self.run_dir)),
+            *("--certificate", str(self.certificate), "--key", str(self.key)),
             *("--share", str(SHARE), "--hotplug", str(self.hotplug)),
         ]
         with self.log.open("ab") as log:
@@ -238,9 +290,10 @@ class Appliance:
             context.close()
 
     def _end(self) -> None:
-        if self.daemon and self.daemon.poll() is None:
-            self.daemon.send_signal(signal.SIGKILL)
-            self.daemon.wait()
+        for process in (self.web, self.daemon):
+            if process and process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
 
 
 def installed(config: str) -> str:

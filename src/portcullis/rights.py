@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the core's two doors and the web process agree on; light, as the latter loads it too."""
+
+from __future__ import annotations
+
+OBJECT = "portcullis.web"
+PORT = 8443
+READ = {
+    "status": "status",
+    "get": "get",
+    "profiles": "profiles",
+    "events": "events",
+    "traffic": "events",
+    "devices": "devices",
+}
+"""What a visitor may look at → the function of rpcd's access list that lets him."""
+
+WRITE: dict[str, tuple[str, ...]] = {
+    "connect": ("profile",),
+    "disconnect": (),
+    "set": ("name", "value"),
+    "reload": (),
+    "set_device": ("mac", "access"),
+    "import_profile": ("name", "text"),
+    "rename_profile": ("name", "new_name"),
+    "delete_profile": ("name",),
+}
+"""What changes something → its arguments, all of them text."""

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The web page: `python3 -m portcullis.web`, run by procd as the user `portcullis`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import ssl
+import sys
+from pathlib import Path
+
+from portcullis import __version__, bus
+from portcullis.bus import BusError
+from portcullis.loop import Loop
+from portcullis.rights import OBJECT, PORT
+from portcullis.web import assets, tls
+from portcullis.web.app import Pages
+from portcullis.web.bridge import Bridge
+from portcullis.web.listeners import Listeners
+from portcullis.web.live import Live
+from portcullis.web.server import Server
+
+log = logging.getLogger("portcullis.web")
+_LOOK_EVERY = 5.0
+_STATE_EVENT = "portcullis.state"
+
+
+def _arguments(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="portcullis.web", description="the web page")
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--ubus", default=bus.SOCKET, metavar="SOCKET", help="ubusd's socket")
+    parser.add_argument("--ui", type=Path, default=assets.FOLDER, help="what browsers load")
+    parser.add_argument("--port", type=int, default=PORT)
+    parser.add_argument("--name", action="append", default=[], help="a host name to answer to")
+    return parser.parse_args(argv)
+
+
+class Web:
+    """The process: the loop speaks ubus and accepts, threads answer browsers."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.loop = Loop(lambda error: log.error("internal error", exc_info=error))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self.loop.on_signal(number, self.loop.stop)
+        self.loop.on_signal(signal.SIGCHLD, lambda: None)  # or python-ubus takes it over
+        self.bus = bus.Bus(
+            self.loop,
+            options.ubus,
+            objects=lambda _: {},
+            listeners={_STATE_EVENT: lambda _: self.live.refresh()},
+            on_up=lambda: self._up(),
+        )
+        bridge = Bridge(self.loop, self.bus)
+        self.live = Live(self.loop, self.bus, bridge)
+        pages = Pages(bridge, self.live, assets.load(options.ui), tuple(options.name))
+        self.server = Server(pages)
+        self._listeners = Listeners(self.loop, options.port, self.server.accept)
+        self._pair: tuple[str, str] | None = None
+        self._said = ""
+
+    def run(self) -> None:
+        self.bus.connect()
+        self._look()
+        self.loop.run()
+
+    def _up(self) -> None:
+        self._follow()
+        self.live.refresh()
+
+    def _look(self) -> None:
+        """Networks come and go, and uhttpd may get another certificate."""
+        self._follow()
+        self.loop.after(_LOOK_EVERY, self._look)
+
+    def _follow(self) -> None:
+        try:
+            found = self.bus.call(OBJECT, "listen", {})
+            pair = self.bus.call(OBJECT, "certificate", {})
+        except BusError as error:
+            self._say(f"waiting for the core: {error}")
+            return  # where we listen already, we go on
+        self._say("")
+        self._use(pair)
+        self._listeners.follow(found.get("devices", ()))
+
+    def _use(self, found: dict[str, str]) -> None:
+        pair = (found.get("certificate", ""), found.get("key", ""))
+        if pair == self._pair:
+            return
+        self._pair = pair
+        if not pair[0]:
+            log.warning("no TLS, plain HTTP: %s", found.get("reason", ""))
+            self.server.tls = None
+            return
+        try:
+            self.server.tls = tls.context(*map(bytes.fromhex, pair))
+            log.info("TLS with the router's certificate")
+        except (ssl.SSLError, ValueError, OSError) as error:
+            log.error("no TLS, plain HTTP: the router's certificate cannot be used: %s", error)
+            self.server.tls = None
+
+    def _say(self, problem: str) -> None:
+        if problem and problem != self._said:
+            log.warning("%s", problem)
+        self._said = problem
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _arguments(sys.argv[1:] if argv is None else argv)
+    logging.basicConfig(format="portcullis-web: %(levelname)s: %(message)s")
+    log.setLevel(logging.INFO)
+    try:
+        web = Web(options)
+    except OSError as error:
+        log.error("the page cannot be loaded: %s", error)
+        return 1
+    web.run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
