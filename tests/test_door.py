@@ -73,7 +73,7 @@ def house() -> House:
 
 def test_a_session_that_may_look_may_not_change(house: House) -> None:
     assert not house.refusal(SESSION, "status")
-    assert house.refusal(SESSION, "disconnect") == "denied"
+    assert house.refusal(SESSION, "disconnect") == "forbidden"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_only_a_plain_yes_lets_in(
     house: House, monkeypatch: pytest.MonkeyPatch, answer: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(house.bus, "call", lambda *_: answer)
-    assert house.refusal(SESSION) == "denied"
+    assert house.refusal(SESSION) == "forbidden"
 
 
 def test_a_yes_is_believed_for_two_seconds_and_for_looking_only(house: House) -> None:
@@ -116,7 +116,7 @@ def test_a_no_is_never_believed(house: House) -> None:
 
 def test_a_yes_for_one_thing_is_none_for_another(house: House) -> None:
     assert not house.refusal(SESSION, "status")
-    assert house.refusal(SESSION, "profiles") == "denied"
+    assert house.refusal(SESSION, "profiles") == "forbidden"
 
 
 def test_what_is_believed_does_not_pile_up(house: House) -> None:

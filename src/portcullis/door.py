@@ -66,7 +66,8 @@ class Door:
         return found
 
     def check(self, session: str, name: str) -> None:
-        """Whether a session may. Raises Refusal: `denied`, or `unavailable` where rpcd is dumb."""
+        """Whether a session may. Raises Refusal: `denied` where there is no such session,
+        `forbidden` where it has not this right, `unavailable` where rpcd does not answer."""
         if not _SESSION.fullmatch(session) or session == _NOBODY:
             raise Refusal("denied", "Log in first.")
         function, now = READ.get(name, name), self._clock()
@@ -80,7 +81,7 @@ class Door:
                 raise Refusal("denied", "Your session has ended: log in again.") from None
             raise Refusal("unavailable", f"The login cannot be checked: {error}") from None
         if answer.get("access") is not True:
-            raise Refusal("denied", "Your login does not allow this.")
+            raise Refusal("forbidden", "Your login may look at this, but not change it.")
         if name in READ:
             self._believed = {k: until for k, until in self._believed.items() if until > now}
             self._believed[session, function] = now + _BELIEVED

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +40,9 @@ SECURITY = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
+_SESSION = re.compile(r"[0-9a-f]{32}")
 _SESSION_SECONDS = 3600
+_STATUS = {"denied": 401, "forbidden": 403, "unavailable": 503}
 _WHY_LASTS = 1.0
 _REFRESH = "10"  # the block page has no script
 
@@ -47,9 +50,17 @@ _REFRESH = "10"  # the block page has no script
 class Problem(Exception):
     """An answer that is not what was asked for."""
 
-    def __init__(self, status: int, code: str, reason: str, **headers: str) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        reason: str,
+        details: dict[str, Any] | None = None,
+        **headers: str,
+    ) -> None:
         super().__init__(reason)
         self.status, self.code, self.headers = status, code, headers
+        self.details = details or {}
 
 
 class Pages:
@@ -91,9 +102,9 @@ class Pages:
         if asset is None:
             return _give(_json({"ok": False, "code": "not_found"}), 404)
         headers = {"ETag": asset.tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-        if bottle.request.get_header("If-None-Match", "") == asset.tag:
+        if _header("If-None-Match") == asset.tag:
             return _give(b"", 304, asset.kind, **headers)
-        if "gzip" in bottle.request.get_header("Accept-Encoding", ""):
+        if "gzip" in _header("Accept-Encoding"):
             return _give(asset.compressed, 200, asset.kind, Content_Encoding="gzip", **headers)
         return _give(asset.plain, 200, asset.kind, **headers)
 
@@ -207,35 +218,33 @@ class Pages:
         if found.get("ok"):
             return found
         code, reason = str(found.get("code", "")), str(found.get("reason", ""))
-        if code == "denied":
-            alive = name != "status" and self._bridge.core("status", session=session).get("ok")
-            raise Problem(403 if alive else 401, code, reason)
-        raise Problem(503 if code == "unavailable" else 422, code, reason)
+        raise Problem(_STATUS.get(code, 422), code, reason, found)
 
     # Requests
 
     def _visitor(self) -> str:
-        session = bottle.request.get_cookie(_cookie_name())
-        if not session or len(session) != 32 or not session.isalnum():
-            raise Problem(401, "denied", "Log in first.")
-        return str(session)
+        for part in _header("Cookie").split(";"):
+            name, _, session = part.strip().partition("=")
+            if name == _cookie_name() and _SESSION.fullmatch(session):
+                return session
+        raise Problem(401, "denied", "Log in first.")
 
     def _checked(self, answer: Callable[[], Any]) -> Callable[[], Any]:
         def handle() -> Any:
             request = bottle.request
-            header, environ = request.get_header, request.environ
             try:
                 if not same_origin(
-                    header("Origin", ""),
-                    header("Sec-Fetch-Site", "") if request.path != "/blocked" else "",
-                    environ["wsgi.url_scheme"],
-                    header("Host", ""),
+                    _header("Origin"),
+                    _header("Sec-Fetch-Site") if request.path != "/blocked" else "",
+                    request.environ["wsgi.url_scheme"],
+                    _header("Host"),
                     request.method not in ("GET", "HEAD"),
                 ):
                     raise Problem(403, "foreign", "This came from another page than Portcullis'.")
                 return answer()
             except Problem as problem:
-                found = {"ok": False, "code": problem.code, "reason": str(problem)}
+                told = {"ok": False, "code": problem.code, "reason": str(problem)}
+                found = {**problem.details, **told}
                 return _give(_json(found), problem.status, **problem.headers)
             except BusError as error:
                 reason = f"Portcullis cannot be reached: {error}. The block stays as it was."
@@ -246,10 +255,10 @@ class Pages:
     def _body(self, names: tuple[str, ...], session: str | None) -> dict[str, Any]:
         """The JSON object a change comes with: these names, each with a text."""
         request = bottle.request
-        kind = request.get_header("Content-Type", "").partition(";")[0].strip().lower()
+        kind = _header("Content-Type").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise Problem(415, "no_json", "A change is sent as application/json.")
-        token = request.get_header("X-Portcullis-Token", "")
+        token = _header("X-Portcullis-Token")
         if session is not None and not csrf_valid(session, token):
             raise Problem(403, "foreign", "The page's token is missing or wrong: reload the page.")
         try:
@@ -262,6 +271,13 @@ class Pages:
             if not isinstance(value, str) or not _carriable(value):
                 raise Problem(400, "bad_arguments", f"{name} is no text that can be passed on.")
         return found
+
+
+def _header(name: str) -> str:
+    """As it came; Bottle's own way fails at what is no UTF-8."""
+    if name == "Content-Type":
+        return str(bottle.request.environ["CONTENT_TYPE"])
+    return str(bottle.request.environ.get("HTTP_" + name.upper().replace("-", "_"), ""))
 
 
 def _carriable(text: str) -> bool:

@@ -81,7 +81,7 @@ class Live:
             return event("lost", {"reason": str(error)}), False
         if status.get("ok"):
             return event("status", status), False
-        if status.get("code") == "denied":
+        if status.get("code") in ("denied", "forbidden"):
             return event("ended", {"reason": status.get("reason", "")}), True
         return event("lost", {"reason": status.get("reason", "")}), False
 

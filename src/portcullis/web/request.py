@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import re
 import socket
+import sys
 import time
 from typing import Any, NamedTuple
 
@@ -50,7 +51,7 @@ class Request(NamedTuple):
             **{"SERVER_NAME": "portcullis", "SERVER_PORT": "0", "REMOTE_ADDR": address},
             **{"wsgi.version": (1, 0), "wsgi.url_scheme": scheme, "wsgi.multithread": True},
             **{"wsgi.multiprocess": False, "wsgi.run_once": False},
-            **{"wsgi.input": io.BytesIO(self.body), "wsgi.errors": io.StringIO()},
+            **{"wsgi.input": io.BytesIO(self.body), "wsgi.errors": sys.stderr},
             "CONTENT_LENGTH": str(len(self.body)),
             "CONTENT_TYPE": self.headers.get("content-type", ""),
         }
