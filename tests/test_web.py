@@ -14,6 +14,7 @@ from router.appliance import Appliance
 from router.visitor import Visitor
 
 PASSWORD = "open sesame"
+pytestmark = pytest.mark.pyroute2  # there with the oldest Bottle, too
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,6 @@ SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=(), usb=()",
 }
@@ -56,11 +55,11 @@ class Problem(Exception):
         code: str,
         reason: str,
         details: dict[str, Any] | None = None,
-        **headers: str,
+        retry_after: int = 0,
     ) -> None:
         super().__init__(reason)
-        self.status, self.code, self.headers = status, code, headers
-        self.details = details or {}
+        self.status, self.code, self.details = status, code, details or {}
+        self.headers = {"Retry-After": str(retry_after)} if retry_after else {}
 
 
 class Pages:
@@ -133,7 +132,7 @@ class Pages:
         if wait := self._backoff.attempt(address):
             seconds = int(wait) + 1
             reason = f"Too many wrong passwords. Try again in {seconds} s."
-            raise Problem(429, "wait", reason, **{"Retry-After": str(seconds)})
+            raise Problem(429, "wait", reason, retry_after=seconds)
         try:
             found = self._bridge.call("session", "login", {**asked, "timeout": _SESSION_SECONDS})
         except BusError as error:
@@ -192,7 +191,7 @@ class Pages:
         try:
             events = self._live.stream(session)
         except TooManyStreams:
-            raise Problem(503, "busy", "Too many open pages.", **{"Retry-After": "5"}) from None
+            raise Problem(503, "busy", "Too many open pages.", retry_after=5) from None
         headers = {**SECURITY, "Content-Type": "text/event-stream", **_fresh()}
         return bottle.HTTPResponse(events, 200, headers)
 

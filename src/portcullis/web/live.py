@@ -80,7 +80,8 @@ class Live:
         except BusError as error:
             return event("lost", {"reason": str(error)}), False
         if status.get("ok"):
-            return event("status", status), False
+            # Browsers' clocks and the router's (K13) differ: the page reckons with the latter.
+            return event("status", {**status, "now": time.time()}), False
         if status.get("code") in ("denied", "forbidden"):
             return event("ended", {"reason": status.get("reason", "")}), True
         return event("lost", {"reason": status.get("reason", "")}), False
