@@ -54,7 +54,4 @@ def complaints(page: Any) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page).response["violations"]
-    return [
-        f"{problem['id']}: {problem['help']} at {', '.join(n['target'][0] for n in problem['nodes'])}"
-        for problem in found
-    ]
+    return [f"{p['id']}: {p['help']} at {[n['target'] for n in p['nodes']]}" for p in found]

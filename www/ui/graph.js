@@ -101,7 +101,7 @@ export function timeline(events, traffic, status, now, offset, place) {
 	});
 	if (most > 1)
 		plot.append(svg('text', { x: 0, y: strip + 15 }, `${count(most)} blocked in ${traffic.step / 60} min`));
-	for (const hours of [ 24, 18, 12, 6 ])
+	for (const hours of width > 480 ? [ 24, 18, 12, 6 ] : [ 24, 12 ])
 		plot.append(svg('text', { 'x': Math.max(0, x(now - hours * 3600)), 'y': base + 15, 'text-anchor': hours === 24 ? 'start' : 'middle' }, `${hours} h ago`));
 	plot.append(svg('text', { 'x': width, 'y': base + 15, 'text-anchor': 'end' }, 'now'));
 

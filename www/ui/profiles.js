@@ -92,8 +92,8 @@ export function profilesCard(changed) {
 		return h('li', null, h('div', { 'class': 'grow' }, h('strong', null, profile.name),
 			h('span', { 'class': 'small quiet' }, profile.usable ? profile.server : ''),
 			profile.note ? h('div', { 'class': 'small quiet' }, profile.note) : null,
-			profile.usable ? null : h('div', { 'class': 'say tone-bad small' }, h('strong', null, 'Cannot be used. '), profile.problem)),
-		rename, remove);
+			profile.usable ? null : h('div', { 'class': 'say tone-bad small' }, h('strong', null, 'Cannot be used. '), profile.problem.replace(`profile ${profile.name}, `, ''))),
+		h('div', { 'class': 'acts' }, rename, remove));
 	}
 
 	function draw() {

@@ -62,9 +62,10 @@ function fallbackCard() {
 		list.replaceChildren(...order.map((name, at) => h('li', null,
 			h('div', { 'class': 'grow' }, h('strong', null, `${at + 1}. ${name}`),
 				known.length && !known.some((profile) => profile.name === name) ? h('span', { 'class': 'tag tone-bad' }, 'there is no such profile') : null),
-			button('Up', 'plain slim', () => save(moved(order.indexOf(name), order.indexOf(name) - 1)), { 'aria-label': `Move ${name} up`, 'disabled': at === 0 }),
-			button('Down', 'plain slim', () => save(moved(order.indexOf(name), order.indexOf(name) + 1)), { 'aria-label': `Move ${name} down`, 'disabled': at === order.length - 1 }),
-			button('Remove', 'plain slim', () => save(order.filter((other) => other !== name)), { 'aria-label': `Remove ${name}` }))));
+			h('div', { 'class': 'acts' },
+				button('Up', 'plain slim', () => save(moved(order.indexOf(name), order.indexOf(name) - 1)), { 'aria-label': `Move ${name} up`, 'disabled': at === 0 }),
+				button('Down', 'plain slim', () => save(moved(order.indexOf(name), order.indexOf(name) + 1)), { 'aria-label': `Move ${name} down`, 'disabled': at === order.length - 1 }),
+				button('Remove', 'plain slim', () => save(order.filter((other) => other !== name)), { 'aria-label': `Remove ${name}` })))));
 		if (!order.length)
 			list.append(h('li', { 'class': 'quiet' }, 'None. If the location fails, it alone is tried again and again.'));
 		const rest = known.filter(({ name, usable }) => usable && !order.includes(name));
@@ -75,7 +76,7 @@ function fallbackCard() {
 }
 
 function dnsCard() {
-	const input = h('input', { id: 'dns', autocapitalize: 'off', spellcheck: 'false', placeholder: 'the profile’s own' });
+	const input = h('input', { id: 'dns', autocapitalize: 'off', spellcheck: 'false', placeholder: 'the profile’s own', disabled: true });
 	const problem = h('p', { 'class': 'say tone-bad', 'role': 'alert', 'hidden': true });
 	const form = h('form', { 'class': 'stack', 'onsubmit': async(event) => {
 		event.preventDefault();
@@ -92,6 +93,7 @@ function dnsCard() {
 	h('div', null, h('button', null, 'Save')));
 	function update({ dns }) {
 		input.value = dns.join(' ');
+		input.disabled = false;
 	}
 	return { element: h('section', { 'class': 'card' }, h('h2', null, 'DNS'), form), update };
 }

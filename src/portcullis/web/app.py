@@ -43,7 +43,6 @@ _SESSION = re.compile(r"[0-9a-f]{32}")
 _SESSION_SECONDS = 3600
 _STATUS = {"denied": 401, "forbidden": 403, "unavailable": 503}
 _WHY_LASTS = 1.0
-_REFRESH = "10"  # the block page has no script
 
 
 class Problem(Exception):
@@ -327,7 +326,7 @@ def _cookie(session: str) -> str:
 
 
 def _block_page(why: dict[str, Any]) -> str:
-    """For a device that wonders why there is no internet: no script, no control."""
+    """For a device that wonders why there is no internet: complete without a script."""
     if not why:
         title, kind = "Portcullis does not answer", "lost"
         text = "The router's kill switch keeps the block as it was until it is back."
@@ -344,9 +343,9 @@ def _block_page(why: dict[str, Any]) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<meta http-equiv="refresh" content="{_REFRESH}">'
         f"<title>{title} · Portcullis</title>"
-        '<link rel="stylesheet" href="/style.css"><link rel="icon" href="/icon.svg"></head>'
+        '<link rel="stylesheet" href="/style.css"><link rel="icon" href="/icon.svg">'
+        '<script type="module" src="/blocked.js"></script></head>'
         f'<body class="bare"><main class="notice {kind}"><h1>{title}</h1>'
         f"<p>{html.escape(str(text))}</p>{since}"
         '<p class="quiet">This page renews itself. Whoever looks after the router can '
