@@ -18,6 +18,7 @@ from router.flood import Flood
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
+expect.set_options(timeout=10_000)  # the machine may be busy
 PASSWORD = "open sesame"
 HOME = f"http://{at.ROUTER_LAN.v4}:{WEB_PORT}/"
 SIZES = {"phone": PHONE, "desktop": DESKTOP}
@@ -75,7 +76,7 @@ def page(running: Appliance, chromium: Any) -> Iterator[Any]:
     running.disconnect()
 
 
-def says(page: Any, word: str, timeout: float = 5000) -> None:
+def says(page: Any, word: str, timeout: float = 10_000) -> None:
     expect(page.locator("h1")).to_have_text(word, timeout=timeout)
 
 

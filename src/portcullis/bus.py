@@ -46,13 +46,14 @@ class Bus:
         objects: Callable[[Any], dict[str, Methods]],
         listeners: dict[str, Callable[[dict[str, Any]], None]],
         on_up: Callable[[], None],
+        rest: float = _REST,
     ) -> None:
         self._loop, self._path = loop, path
         self._objects, self._listeners, self._on_up = objects, listeners, on_up
         self._ubus: Any = None
         self._descriptor = -1
         self._timer: Timer | None = None
-        self._resting_until = 0.0
+        self._rest, self._resting_until = rest, 0.0
         self.problem = "not connected to ubus yet"
 
     @property
@@ -99,7 +100,7 @@ class Bus:
         except (OSError, RuntimeError, TypeError, SystemError) as error:
             text = str(error)
             if "timed out" in text:
-                self._resting_until = time.monotonic() + _REST
+                self._resting_until = time.monotonic() + self._rest
             status = text.partition("occured: ")[2] or ("No object" if "not found" in text else "")
             raise BusError(f"ubus call {name} {method}: {text}", status) from None
         finally:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import addresses as at
+from . import doorway
 from .appliance import Appliance
 from .flood import Flood
 from .isolation import isolate
@@ -24,6 +25,7 @@ from .probes import PacketSocket
 _COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 _ALLOWED = Allowed.of(*(Endpoint(a) for host in at.VPN_SERVERS for a in host.addresses))
 _WIDTHS = (19, 14, 13, 8, 11, 11, 0)
+PASSWORD = "portcullis"
 _HEADINGS = ("state", "mode", "kill switch", "probes", "in tunnel", "outside", "")
 
 
@@ -41,9 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make run")
     parser.add_argument("--keep", action="store_true", help="leave the router up until Ctrl-C")
     options = parser.parse_args(argv)
+    if options.keep:
+        doorway.prepare(8443)
     isolate()
     began = time.monotonic()
-    with Appliance() as appliance:
+    with Appliance(users={"root": PASSWORD}) as appliance:
         appliance.start()
         _say(f"Virtual router up in {time.monotonic() - began:.1f} s: two LAN hosts and a guest,")
         _say("a router with fw4's permissive rules, an ISP, the internet, two WireGuard servers.")
@@ -177,6 +181,12 @@ def _keep(appliance: Appliance) -> None:
     script.chmod(0o755)
     mapped = Path("/proc/self/uid_map").read_text().split()[2] == "1"
     enter = f"nsenter -t {os.getpid()} -m -n{' -U --preserve-credentials' if mapped else ''}"
+    for number, city in enumerate(("Amsterdam", "Reykjavik", "Stockholm", "Zurich")):
+        server = (world.vpn1, world.vpn2)[number % 2]
+        appliance.add_profile(f"{city.lower()}-{number + 1}", server.profile())
+    appliance.start_web()
+    _say("\nThe web page, as a device on the router's LAN sees it:", "1")
+    _say(f"  {doorway.open_up(world.lana)}    user root, password {PASSWORD}")
     _say("\nThe router stays up until you press Ctrl-C. From another terminal:", "1")
     _say(f"  {enter} {script} status")
     _say(f"  {enter} {script} connect vpn2      (also: disconnect, get, set, profiles, monitor)")

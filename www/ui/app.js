@@ -92,6 +92,7 @@ document.addEventListener('visibilitychange', () => {
 });
 
 async function begin() {
+	document.body.replaceChildren(h('main', { 'class': 'notice' }, h('p', { role: 'status' }, 'Asking the router how things are …')));
 	try {
 		await resume();
 		enter();

@@ -23,6 +23,7 @@ from portcullis.web.server import Server
 
 log = logging.getLogger("portcullis.web")
 _LOOK_EVERY = 5.0
+_REST = 0.5  # nothing but this page waits with us
 _STATE_EVENT = "portcullis.state"
 
 
@@ -50,6 +51,7 @@ class Web:
             objects=lambda _: {},
             listeners={_STATE_EVENT: lambda _: self.live.refresh()},
             on_up=lambda: self._up(),
+            rest=_REST,
         )
         bridge = Bridge(self.loop, self.bus)
         self.live = Live(self.loop, self.bus, bridge)
