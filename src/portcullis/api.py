@@ -16,7 +16,6 @@ from portcullis import __version__, profiles
 from portcullis.bus import Methods
 from portcullis.core import Core, Refusal
 from portcullis.door import Door
-from portcullis.profile import carried
 from portcullis.rights import OBJECT as WEB_OBJECT
 from portcullis.settings import LISTS, Settings
 from portcullis.states import row
@@ -179,23 +178,8 @@ def _traffic(core: Core) -> Reply:
 
 
 def _profiles(core: Core) -> Reply:
-    found = []
-    for name in profiles.names(core.profiles_folder):
-        try:
-            profile = profiles.load(core.profiles_folder, name)
-        except profiles.NoProfileError as error:
-            found.append({"name": name, "usable": False, "problem": str(error)})
-            continue
-        server = next(peer.endpoint for peer in profile.peers if peer.endpoint)
-        found.append(
-            {
-                "name": name,
-                "usable": True,
-                "server": f"{server[0]} port {server[1]}",
-                "note": carried(profile).sentence,
-            }
-        )
-    return {"ok": True, "profiles": found, "fallbacks": list(core.settings.profiles)}
+    entries, fallbacks = core.catalogue.entries(), list(core.settings.profiles)
+    return {"ok": True, "profiles": entries, "fallbacks": fallbacks}
 
 
 def _events(core: Core) -> Reply:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from portcullis import intent, networks, openwrt, profiles, ruleset, settings, uplink
 from portcullis.block import FILTER, Block
 from portcullis.bus import Bus, BusError
+from portcullis.catalogue import Catalogue
 from portcullis.driver import Driver
 from portcullis.faults import Faults
 from portcullis.history import History, Transition
@@ -117,6 +118,7 @@ class Core:
         self.block = Block(paths.run, self.faults)
         self.history = History()
         self.traffic = Traffic()
+        self.catalogue = Catalogue(paths.profiles)
         self._integration = Integration(loop, bus, self.faults, paths.share)
         self._boot_elements: str | None = None
         self.lan = LanAccess(loop, bus, self.faults, paths.run, self.enforce)
