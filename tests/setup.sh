@@ -49,7 +49,7 @@ venv .venv "$here/requirements.txt"
 oldest() {
 	sed -n "s/^$1 = //p" "$top/openwrt-sdk.cfg" | head -n 1
 }
-sed "s/^pyroute2==.*/pyroute2==$(oldest pyroute2)/; s/^bottle==.*/bottle==$(oldest bottle)/; /^mypy\\|^ruff\\|^nodejs\\|playwright\\|^docker/d" "$here/requirements.txt" > "$top/.venv/old.txt"
+sed "s/^pyroute2==.*/pyroute2==$(oldest pyroute2)/; s/^bottle==.*/bottle==$(oldest bottle)/; /^mypy\\|^ruff\\|^nodejs\\|playwright/d" "$here/requirements.txt" > "$top/.venv/old.txt"
 venv .venv-old "$top/.venv/old.txt"
 
 # npm comes with the virtual environment; tests/package-lock.json says what it installs.

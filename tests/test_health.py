@@ -16,7 +16,8 @@ PHASES = [n / 7 for n in range(36)]
 
 class Line:
     """A tunnel and its far side, which is alive until `dies`. A far side may ignore probes, and
-    may say nothing to what the owner sends but WireGuard's keepalive every ten seconds.
+    may say nothing to what the owner sends but WireGuard's keepalive every ten seconds. One that
+    `asks` hears nothing of us from then on, and asks for a handshake every five seconds.
 
     Run it with `until`; it polls when Health says so and does what Health advises.
     """
@@ -30,11 +31,13 @@ class Line:
         replies: bool = True,
         answers_probes: bool = True,
         answers_handshakes: bool = True,
+        asks: bool = False,
         rtt: float = 0.05,
     ) -> None:
         self.dies, self.load, self.load_begins, self.rtt = dies, load, load_begins, rtt
         self.replies, self.answers_probes = replies, answers_probes
-        self.answers_handshakes = answers_handshakes
+        self.answers_handshakes, self.asks = answers_handshakes, asks
+        self._asked = 0.0
         self.now = 0.0
         self.handshake, self.received, self.sent = 1.0, HANDSHAKE_IN, HANDSHAKE_OUT
         self._under_way: list[tuple[float, int]] = []
@@ -75,6 +78,9 @@ class Line:
             elif self.now - self._unanswered_load >= 10:
                 self._unanswered_load = self.now
                 self._answer(KEEPALIVE)
+        if self.asks and self.now >= self.dies and self.now - self._asked >= 5:
+            self._asked = self.now
+            self.received += HANDSHAKE_OUT
         arrived = [size for when, size in self._under_way if when <= self.now]
         self._under_way = [(when, size) for when, size in self._under_way if when > self.now]
         self.received += sum(arrived)
@@ -103,6 +109,15 @@ class Line:
 def test_under_load_a_dead_tunnel_is_noticed_within_ten_seconds(phase: float, load: float) -> None:
     dies = 40 + phase
     assert Line(dies=dies, load=load).until(100) - dies <= LOADED
+
+
+@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize(("load", "bound"), [(0.0, IDLE), (100.0, LOADED), (1e6, LOADED)])
+def test_a_tunnel_that_is_dead_one_way_is_noticed_though_the_far_side_asks_for_handshakes(
+    phase: float, load: float, bound: float
+) -> None:
+    dies = 40 + phase
+    assert Line(dies=dies, load=load, asks=True).until(200) - dies <= bound
 
 
 @pytest.mark.parametrize("phase", PHASES)

@@ -17,6 +17,10 @@ from portcullis.driver import Reading
 HANDSHAKE_OCTETS = 92 + 32
 """What a handshake brings by itself: WireGuard's response and one keepalive."""
 
+_ASKED_AGAIN = (148, 2 * 148)
+"""Handshake initiations of the far side between two looks, which are no multiple of 16 as all
+data is. Somebody who asks for a handshake again and again hears nothing of our answers."""
+
 _LOAD_OCTETS = 1000  # more than keepalives and probes of our own
 
 
@@ -61,7 +65,10 @@ class Health:
         if reading.received < self._received or reading.sent < self._sent:
             # Set anew by ourselves: counters began again.
             self._received = self._sent = self._sent_when_heard = 0
-        answered = self._doubt is Advice.HANDSHAKE and reading.handshake > self._handshake
+        renewed = reading.handshake > self._handshake
+        if reading.received - self._received in _ASKED_AGAIN and not renewed:
+            self._received = reading.received
+        answered = self._doubt is Advice.HANDSHAKE and renewed
         if reading.received > self._received or answered:
             return self._listen(now, reading)
         if self._unanswered_since is None and reading.sent > self._sent:
