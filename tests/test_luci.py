@@ -90,6 +90,15 @@ def test_the_kill_switch_is_on_and_cannot_be_touched(chromium: Any) -> None:
         assert "On, and locked" in page.text
 
 
+def test_every_control_has_a_name_for_screen_readers(chromium: Any) -> None:
+    with Page(chromium, Router()) as page:
+        for name in ("Profile", "Mode", "Access to devices on the local network"):
+            assert page.tab.get_by_label(name, exact=True).count() == 1
+        for control in page.tab.locator("#view select, #view input").all():
+            named = control.evaluate("e => Boolean(e.labels.length || e.ariaLabel)")
+            assert named, control.inner_html()
+
+
 @pytest.mark.parametrize("view", ["overview", "include"])
 def test_the_page_follows_the_daemon(chromium: Any, view: str) -> None:
     router = Router()

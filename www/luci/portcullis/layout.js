@@ -24,7 +24,7 @@ return baseclass.extend({
 
 	value(title, contents, description) {
 		return E('div', { 'class': 'cbi-value' }, [
-			E('label', { 'class': 'cbi-value-title' }, [ title ]),
+			E('label', { 'class': 'cbi-value-title', 'for': contents[0].id || null }, [ title ]),
 			E('div', { 'class': 'cbi-value-field' }, [
 				...contents,
 				...description ? [ E('div', { 'class': 'cbi-value-description' }, [ description ]) ] : []
