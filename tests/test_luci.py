@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 from luci.page import INCLUDE, Page, Unreachable, browser
-from luci.replies import HOSTILE, Router, status
+from luci.replies import HOSTILE, Router, device, status
 from luci.template import PO, read
+from router import addresses as at
 from router.appliance import Appliance
 
 from portcullis.states import Mode, State, active
@@ -338,18 +339,21 @@ def test_german(chromium: Any) -> None:
         page.screenshot("german")
 
 
-def test_the_daemons_own_status_has_what_the_page_shows(
-    chromium: Any, appliance: Appliance
-) -> None:
-    """The real daemon: connect by a click, lose the server, get it back, disconnect."""
-    asked = ("status", "profiles", "connect", "disconnect", "set")
+def test_the_real_daemon_answers_as_the_page_needs(chromium: Any, appliance: Appliance) -> None:
+    """Connect by a click, allow a device, disconnect at all times, lose the daemon."""
+    world = appliance.world
+    world.lana.run(["ping", "-c", "1", "-W", "5", at.ROUTER_LAN.v4])
 
     def answer(method: str, arguments: dict[str, str]) -> dict[str, Any]:
-        if method not in asked:
-            return {"ok": False, "code": "mismatch", "reason": "not asked here"}
         return appliance.call(method, **arguments)
 
     assert status(State.CONNECTED).keys() <= appliance.status().keys()
+
+    def lana() -> list[dict[str, Any]]:
+        found = appliance.call("devices")["devices"]
+        return [one for one in found if at.LAN_A.v4 in one["ipv4"]]
+
+    appliance.until(lana, "the device is seen")
     with Page(chromium, answer) as page:
         assert page.colour == RED
         page.choose("#portcullis-profile", "vpn1")
@@ -360,10 +364,16 @@ def test_the_daemons_own_status_has_what_the_page_shows(
         page.choose("#portcullis-mode", "at_all_times")
         page.settle()
         assert appliance.status()["kill_switch"]["mode"] == "at_all_times"
-        page.until("Protected: all traffic goes through vpn1.")
+        assert device("", "").keys() <= lana()[0].keys()
+        assert at.LAN_A.v4 in page.text
+        page.choose(f"select[aria-label='Local access of {at.LAN_A_MAC}']", "allowed")
+        page.settle()
+        assert lana()[0]["access"] == "allowed"
         page.click("Disconnect")
         page.until("Blocked: disconnected, and the kill switch is enabled at all times.")
         assert page.colour == AMBER
+        page.pass_time(10)
+        page.until("the owner disconnected")
         appliance.kill()
         page.answer = lambda method, arguments: UNREACHABLE
         page.until("Out of touch")

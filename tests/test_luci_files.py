@@ -18,6 +18,8 @@ from router.standin.bus import Bus, CallFailed, real_wanted, running
 
 from portcullis import api
 from portcullis.core import Core
+from portcullis.door import Door
+from portcullis.rights import READ, WRITE
 
 STRING = 3
 OF_LUCI = {"baseclass", "dom", "poll", "rpc", "ui", "view"}
@@ -34,8 +36,13 @@ class Binding:
     BLOBMSG_TYPE_STRING = STRING
 
 
+class NoDoor:
+    def methods(self, *_: object) -> dict[str, Any]:
+        return {}
+
+
 def daemon_methods() -> dict[str, tuple[str, ...]]:
-    methods = api.objects(cast(Core, None), Binding)[api.OBJECT]
+    methods = api.objects(cast(Core, None), cast(Door, NoDoor()), Binding)[api.OBJECT]
     assert all(kind == STRING for m in methods.values() for kind in m["signature"].values())
     return {name: tuple(method["signature"]) for name, method in methods.items()}
 
@@ -57,11 +64,20 @@ def test_the_access_group_grants_the_plugins_methods_and_nothing_else() -> None:
         assert list(acl["portcullis"][right]["ubus"]) == [contract.OBJECT]
 
 
-def test_the_plugin_forwards_every_method_of_the_daemon_with_its_own_arguments() -> None:
-    plugin = contract.plugin_methods()
-    for name, arguments in daemon_methods().items():
-        forwarded = (*plugin[name], "session") if name == "token" else plugin[name]
-        assert forwarded == arguments, name
+def test_the_plugin_forwards_to_methods_of_the_daemon_with_their_arguments() -> None:
+    daemon = daemon_methods()
+    for name, arguments in contract.plugin_methods().items():
+        assert daemon[name] == ((*arguments, "session") if name == "token" else arguments), name
+
+
+def test_the_web_page_asks_for_the_rights_that_the_access_group_grants() -> None:
+    assert set(READ.values()) == set(contract.granted("read"))
+    assert {*WRITE, "token"} == set(contract.granted("write"))
+
+
+def test_what_the_plugin_leaves_out_has_a_right_of_another_method() -> None:
+    left_out = daemon_methods().keys() - contract.plugin_methods().keys()
+    assert left_out == {name for name, function in READ.items() if name != function}
 
 
 def test_the_view_calls_what_the_plugin_has() -> None:

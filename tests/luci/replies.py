@@ -14,7 +14,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\"><script>alert(2)</script>'&amp;%s"
 def status(
     state: State, mode: Mode = Mode.STANDARD, *, profile: str = "sweden-3", verified: bool = True
 ) -> dict[str, Any]:
-    """As portcullis.api.status words it (test_the_daemons_own_status_has_what_the_page_shows)."""
+    """As portcullis.api.status words it (test_the_real_daemon_answers_as_the_page_needs)."""
     explained = row(state, mode)
     tunnel: dict[str, Any] = {
         "attempt": 0,

@@ -124,7 +124,7 @@ return view.extend({
 				], _('On a router it is always enabled. Nothing turns it off.')),
 				layout.value(_('Now'), [ this.activity ]),
 				layout.value(_('Mode'), [ this.mode ], _('In standard mode your devices use the internet without the VPN while you are disconnected. Enabled at all times, they have no internet then.')),
-				layout.value(_('Access to devices on the local network'), [ this.lanAccess ], _('Whether your devices may reach each other while the kill switch is active. Each one can be excepted below.'))
+				layout.value(_('Access to devices on the local network'), [ this.lanAccess ], _('Whether your devices may reach each other. Each one can be excepted below.'))
 			]),
 			layout.section(_('Devices'), [ this.devices ]),
 			layout.section(_('Blocked so far'), [ this.blocked ]),
