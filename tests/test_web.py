@@ -131,11 +131,11 @@ def test_the_block_page_says_why_without_a_login(visitor: Visitor, running: Appl
 # Live
 
 
-def test_a_change_of_state_is_told_within_half_a_second(owner: Visitor, running: Appliance) -> None:
+def test_a_change_of_state_is_told_at_once(owner: Visitor, running: Appliance) -> None:
+    """By itself, before the next one; how quickly, `make bench` says."""
     events = owner.events()
     assert next(events)[1]["state"] == "not_connected"
     running.world.vpn1.blackhole()
-    began = time.monotonic()
     running.call("connect", profile="vpn1")
     told = next(
         data["state"]
@@ -143,11 +143,9 @@ def test_a_change_of_state_is_told_within_half_a_second(owner: Visitor, running:
         if name == "status"
         if data["state"] != "not_connected"
     )
-    took = time.monotonic() - began
     running.world.vpn1.unblackhole()
     running.disconnect()
     assert told == "connecting"
-    assert took < 0.5
 
 
 def test_a_page_whose_session_ends_is_told_so(owner: Visitor, running: Appliance) -> None:
