@@ -44,6 +44,7 @@ class Installed(RootFilesystem):
         for name in STATE:
             (home / name).write_text("connected\n")
         self.path("tmp/run/portcullis").mkdir()
+        self.path("usr/lib/portcullis/portcullis").mkdir(parents=True)  # opkg leaves folders
         return self
 
     def work(self) -> None:
@@ -98,9 +99,15 @@ def test_nothing_of_it_is_left_in_uci_and_netifd_and_fw4_hear_of_it(router: Inst
     assert {"network reload", "firewall reload", "rpcd reload"} <= set(told)
 
 
-def test_what_others_have_staged_is_neither_committed_nor_lost(router: Installed) -> None:
+def test_what_others_have_staged_is_neither_committed_nor_in_force_nor_lost(
+    router: Installed,
+) -> None:
+    """netifd, too, reads what is staged."""
     router.sh("uci set network.lan.ipaddr=10.9.9.1")
+    read = "uci get network.lan.ipaddr >> /tmp/services"
+    router.program("etc/init.d/network", f"#!/bin/sh\n{read}\n")
     router.remove()
+    assert router.told("services").startswith("192.168.1.1/24\n")
     assert "10.9.9.1" not in router.config("network")
     assert router.sh("uci changes network") == "network.lan.ipaddr='10.9.9.1'\n"
 

@@ -78,12 +78,16 @@ def test_what_others_have_staged_is_neither_committed_nor_lost(root: RootFilesys
     assert "10.9.9.1" in root.config("network") and "portcullis_tunnel6" in root.config("network")
 
 
-def test_openwrts_own_commit_after_it_takes_nothing_along(root: RootFilesystem) -> None:
+def test_neither_openwrts_own_commit_nor_netifd_takes_any_of_it(root: RootFilesystem) -> None:
     """default_postinst: each uci-defaults script, `uci commit`, then the package's postinst."""
+    read = "uci get network.lan.ipaddr >> /tmp/services"
+    root.program("etc/init.d/network", f"#!/bin/sh\n{read}\n")
     root.script("uci set network.lan.ipaddr=10.9.9.1")
     root.program("tmp/postinst", (root.package / "postinst").read_text())
     default_postinst = f"pkgname=portcullis; {SCRIPT}; uci commit; (. /tmp/postinst)"
-    root.script(default_postinst)
+    with root.network() as space:
+        root.script(default_postinst, space=space)
+    assert root.told("services").startswith("192.168.1.1/24\n")
     assert "10.9.9.1" not in root.config("network")
     assert root.script("uci changes network").stdout == "network.lan.ipaddr='10.9.9.1'\n"
     assert not root.path("tmp/.uci-put-aside").exists()
