@@ -32,7 +32,7 @@ _FOLDERS = (
     *("usr/lib", "usr/share", "var"),
 )
 _DEVICES = ("null", "zero", "full", "random", "urandom")
-# What OpenWrt's busybox brings, of what our scripts use; nft and uci are programs of their own.
+# What OpenWrt's busybox brings, of what our scripts use; Debian's has all of it but flock.
 _APPLETS = (
     *("basename", "cat", "chmod", "cmp", "cp", "cut", "find", "flock", "grep", "head", "ip"),
     *("kill", "killall", "ls", "mkdir", "mktemp", "mv", "printf", "readlink", "rm", "rmdir"),
@@ -133,7 +133,10 @@ class RootFilesystem:
         for name in ("network", "firewall", "rpcd"):
             self.program(f"etc/init.d/{name}", f'#!/bin/sh\necho {name} "$@" >> /tmp/services\n')
         if self._shell == "busybox":
-            for applet in _APPLETS:
+            listed = subprocess.run(
+                ["busybox", "--list"], check=True, capture_output=True, text=True
+            )
+            for applet in set(_APPLETS) & set(listed.stdout.split()):
                 self.path("stand-in", applet).symlink_to("/host/bin/busybox")
         self.config("network", NETWORK)
         self.config("firewall", FIREWALL)
