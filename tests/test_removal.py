@@ -139,6 +139,20 @@ def test_what_the_last_resort_took_is_given_back(router: Installed) -> None:
     assert ",UP" in router.sh("/usr/bin/ip link show eth1")
 
 
+def test_ports_that_were_isolated_are_given_back_and_no_others(router: Installed) -> None:
+    router.path("tmp/run/portcullis/isolated").write_text('["lan1", "gone0"]')
+    router.sh(
+        "/usr/bin/ip link add br-lan type bridge; for n in 1 2; do"
+        " /usr/bin/ip link add lan$n type veth peer name host$n;"
+        " /usr/bin/ip link set lan$n master br-lan; bridge link set dev lan$n isolated on; done"
+    )
+    router.remove()
+    isolated = router.sh(
+        "cat /sys/class/net/lan1/brport/isolated /sys/class/net/lan2/brport/isolated"
+    )
+    assert isolated.split() == ["0", "1"]
+
+
 def test_processes_of_ours_end_and_no_others(router: Installed) -> None:
     """A daemon that does not listen to SIGTERM is ended all the same."""
     code = router.path("tmp/code/portcullis")
