@@ -146,7 +146,9 @@ def test_a_forwarding_of_the_owners_own_is_enough(dash: RootFilesystem) -> None:
 
 
 @pytest.mark.parametrize("name", ["network", "firewall"])
-@pytest.mark.parametrize("text", ["config interface 'lan\n\toption", "\0\1\2", None])
+@pytest.mark.parametrize(
+    "text", ["config interface 'lan\n\toption", "\1\2\3", "\0" * 512, "# nothing\n", None]
+)
 def test_what_cannot_be_read_is_left_as_it_is(
     dash: RootFilesystem, name: str, text: str | None
 ) -> None:

@@ -3,11 +3,13 @@
 under it, and stand-ins for what OpenWrt has: uci, rc.common, logger and ubus.
 
 Scripts run in a chroot, by the shell of one's choice. With busybox every program is busybox's
-that it has, as on a router.
+that it has, as on a router. With PORTCULLIS_REAL_UCI=PATH that uci is used, and not the stand-in.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -128,8 +130,10 @@ class RootFilesystem:
         self.install()
         self._mount("--rbind", _STANDIN, self.path("stand-in/python"))
         self.path("etc/rc.common").write_text((_STANDIN / "rc_common.sh").read_text())
-        for name, text in (("sbin/uci", _UCI), ("stand-in/ubus", _UBUS)):
-            self.program(name, text)
+        self.program("sbin/uci", _UCI)
+        if real := os.environ.get("PORTCULLIS_REAL_UCI"):
+            self._bring_uci(real)
+        self.program("stand-in/ubus", _UBUS)
         for name in ("network", "firewall", "rpcd"):
             self.program(f"etc/init.d/{name}", f'#!/bin/sh\necho {name} "$@" >> /tmp/services\n')
         if self._shell == "busybox":
@@ -218,6 +222,13 @@ class RootFilesystem:
         """What `ubus`, `procd` or the `services` were told, a line a call."""
         file = self.path("tmp", name)
         return file.read_text() if file.exists() else ""
+
+    def _bring_uci(self, program: str) -> None:
+        listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True)
+        self.path("uci").mkdir()
+        for file in (program, *re.findall(r"=> (\S+)", listed.stdout)):
+            shutil.copy(file, self.path("uci"))
+        self.program("sbin/uci", '#!/bin/sh\nLD_LIBRARY_PATH=/uci exec /uci/uci "$@"\n')
 
     def _mount(self, how: str, source: Path, target: Path) -> None:
         if source.is_dir():

@@ -139,10 +139,9 @@ class Words:
 
 
 def _split_lines(text: str) -> list[str]:
-    # str.splitlines also cuts at separators that C's fgets does not know.
-    return [line + "\n" for line in text.split("\n")[:-1]] + [
-        line for line in text.split("\n")[-1:] if line
-    ]
+    # str.splitlines also cuts at separators that C's fgets does not know. A NUL ends a C string.
+    lines = [line.partition("\0")[0] for line in text.split("\n")]
+    return [line + "\n" for line in lines[:-1]] + [line for line in lines[-1:] if line]
 
 
 class Reader:
