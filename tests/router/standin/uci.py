@@ -208,7 +208,7 @@ _COMMANDS = {
 
 def _show(place: Place, extended: bool) -> None:
     if place.option is not None:
-        _show_option(place, place.section or "", place.option, place.option_value())
+        _show_option(place, place.wanted().name, place.option, place.option_value())
         return
     counts: dict[str, int] = {}
     for section in place.package.sections:
