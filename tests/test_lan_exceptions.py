@@ -14,6 +14,7 @@ from router.frame import ETH_ARP
 from router.lan import (
     LAN_C_MAC,
     Station,
+    about,
     arrived,
     bridged,
     fire,
@@ -21,6 +22,7 @@ from router.lan import (
     join_networks,
     routed,
     stations,
+    stations_at_one_port,
     third_station,
 )
 from router.probe import Probe, run
@@ -103,6 +105,33 @@ def test_an_allowed_device_is_heard_by_all_and_hears_all(house: House) -> None:
     groups = {"multicast IPv4", "multicast IPv6", "broadcast IPv4"}
     assert groups <= house.shots(house.a, house.b)
     assert groups <= house.shots(house.b, house.a)
+
+
+def test_at_a_shared_port_an_exception_opens_nothing_for_the_others(house: House) -> None:
+    """Two devices behind a switch at one port, the one allowed: it is found by cold caches, and
+    no frame for anybody else goes to that port."""
+    with stations_at_one_port(house.appliance.world) as (one, other):
+        assert house.talk(house.b, one)
+        assert house.talk(house.b, other)
+        house.deny(but=one)
+        assert "could pretend to be it" in str(house.device(one)["note"])
+        for station in (house.b, house.guest):
+            assert house.talk(one, station), "by which its addresses are known"
+            assert house.talk(station, one)
+            assert not house.talk(station, other)
+            assert not house.talk(other, station)
+        assert not house.shots(house.b, other) | house.shots(other, house.b)
+        world = house.appliance.world
+        assert not arrived(world, house.b, other, about(house.b, one, other))
+        asked = {"ARP request", "neighbour solicitation"}
+        with Capture(other.space, "eth0", megabytes=4) as capture:
+            shots = [shot for shot in bridged(house.b, one) if shot.name not in asked]
+            assert arrived(world, house.b, one, shots) >= {"unicast IPv4"}
+            capture.flush()
+        heard = [shot.name for shot in shots if capture.having(shot.token)]
+        assert not heard, "the others behind the port hear what is not asked of the one"
+        held = house.device(other)
+        assert (held["enforced"], "behind one port" in str(held["note"])) == (False, True)
 
 
 def test_an_exception_ends(house: House) -> None:

@@ -110,7 +110,7 @@ def test_every_base_chain_ends_in_a_verdict_without_a_condition() -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["to", "blocked"])
+@pytest.mark.parametrize("name", ["to", "sought", "blocked"])
 def test_a_chain_that_decides_ends_in_a_drop(name: str) -> None:
     assert re.match(r"goto blocked |counter name blocked_lan drop ", chains()[name][-1])
 
@@ -137,7 +137,7 @@ def test_devices_kept_apart_come_before_every_exception() -> None:
 
 def test_a_device_is_excepted_at_its_port_alone() -> None:
     """A MAC address by itself is anybody's to claim."""
-    assert all("ifname @free" in rule for rule in rules() if "@free" in rule)
+    assert all(re.search(r"ifname (!= )?@free", rule) for rule in rules() if "@free" in rule)
 
 
 def test_a_port_that_is_kept_apart_is_so_for_an_excepted_device_too() -> None:

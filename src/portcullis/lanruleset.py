@@ -29,6 +29,8 @@ _SETS: Sets = {
     "heard": ("set", "type ifname", "ports of excepted devices alone: they hear broadcasts"),
     "sought4": ("set", "type ipv4_addr . ifname", "excepted devices that may be asked for"),
     "sought6": ("set", "type ether_addr . ifname", "excepted devices that may be asked for"),
+    "learnt4": ("learnt", "type ipv4_addr . ifname", "addresses that they use themselves"),
+    "learnt6": ("learnt", "type ipv6_addr . ifname", "the low 24 bits of such addresses"),
 }
 
 COUNTERS = {"blocked_lan": "what a device sent to another and was blocked"}
@@ -43,7 +45,10 @@ _CHAINS = f"""
 	}}
 
 	chain port_of_excepted {{
-		ether saddr . iifname @free meta mark set meta mark | {FREE:#010x} comment "K16: an excepted device, at its port"
+		ether saddr . iifname != @free accept comment "not an excepted device, or not where it belongs"
+		meta mark set meta mark | {FREE:#010x} comment "K16: an excepted device, at its port"
+		update @learnt4 {{ arp saddr ip . iifname }} comment "who may be asked for, at this port"
+		icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} update @learnt6 {{ ip6 saddr & ::ff:ffff . iifname }} comment "who may be asked for, at this port"
 		accept comment "on to the bridge, and to the router"
 	}}
 
@@ -73,8 +78,16 @@ _CHAINS = f"""
 		meta mark & {FREE:#010x} == {FREE:#010x} accept comment "K16: from an excepted device"
 		ether daddr . oifname @free accept comment "K16: to an excepted device"
 		oifname @heard ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 accept comment "K16: to all, so to an excepted device"
-		arp operation request arp daddr ip . oifname @sought4 accept comment "K16: who has an excepted device's address?"
-		ether daddr . oifname @sought6 icmpv6 type nd-neighbor-solicit accept comment "K16: who has an excepted device's address?"
+		ether daddr ff:ff:ff:ff:ff:ff arp operation request goto sought comment "K16: who has this address?"
+		ether daddr & ff:ff:ff:00:00:00 == 33:33:ff:00:00:00 icmpv6 type nd-neighbor-solicit goto sought comment "K16: who has this address?"
+		goto blocked comment "K16: deny by default"
+	}}
+
+	chain sought {{
+		arp daddr ip . oifname @sought4 accept comment "K16: an excepted device's address"
+		arp daddr ip . oifname @learnt4 accept comment "K16: an excepted device's address"
+		ether daddr . oifname @sought6 accept comment "K16: an excepted device's address"
+		ip6 daddr & ::ff:ffff . oifname @learnt6 accept comment "K16: an excepted device's address"
 		goto blocked comment "K16: deny by default"
 	}}
 

@@ -14,14 +14,15 @@ Elements = dict[str, frozenset[str]]
 """Name of a set or map → its elements as nft writes them (`a . b`, `key : verdict`)."""
 
 Sets = dict[str, tuple[str, str, str]]
-"""Name → kind (`set` or `map`), type, purpose."""
+"""Name → kind, type, purpose. Beside `set` and `map` there is `learnt`: a set that the kernel
+fills by itself, so that its content is nobody's wish; what was learnt ends with a refill."""
 
 T = TypeVar("T")
 
 
 class Table(NamedTuple, Generic[T]):
-    """`meters` are sets that the kernel fills itself, name → purpose: devices by MAC address,
-    each with a counter. Their content is nobody's wish, so it is never compared or refilled."""
+    """`meters` are learnt sets, name → purpose: devices by MAC address, each with a counter. A
+    refill leaves them alone."""
 
     family: str
     name: str
@@ -56,7 +57,7 @@ class Table(NamedTuple, Generic[T]):
     def refill(self, wanted: Elements) -> str:
         """The elements alone, in one transaction, for a table whose structure stands."""
         flush = "".join(
-            f"flush {kind} {self.family} {self.name} {name}\n"
+            f"flush {'map' if kind == 'map' else 'set'} {self.family} {self.name} {name}\n"
             for name, (kind, *_) in self.sets.items()
         )
         return flush + self.fill(wanted, self.name)
@@ -73,14 +74,15 @@ class Table(NamedTuple, Generic[T]):
 
 def structure(sets: Sets, meters: dict[str, str], counters: dict[str, str], chains: str) -> str:
     """Body of a table."""
+    # Bounded, and forgetful: a flood of invented addresses must not fill the memory.
+    learnt = "\t\tsize 1024\n\t\tflags dynamic,timeout\n\t\ttimeout 1d\n"
     text = "".join(
-        f'\t{kind} {name} {{\n\t\t{type_}\n\t\tcomment "{purpose}"\n\t}}\n\n'
+        f"\t{'map' if kind == 'map' else 'set'} {name} {{\n\t\t{type_}\n"
+        f'{learnt if kind == "learnt" else ""}\t\tcomment "{purpose}"\n\t}}\n\n'
         for name, (kind, type_, purpose) in sets.items()
     )
-    # Bounded, and forgetful: a flood of invented addresses must not fill the memory.
     text += "".join(
-        f"\tset {name} {{\n\t\ttype ether_addr\n\t\tsize 1024\n\t\tflags dynamic,timeout\n"
-        f'\t\ttimeout 1d\n\t\tcomment "{purpose}"\n\t}}\n\n'
+        f'\tset {name} {{\n\t\ttype ether_addr\n{learnt}\t\tcomment "{purpose}"\n\t}}\n\n'
         for name, purpose in meters.items()
     )
     text += "".join(

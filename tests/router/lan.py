@@ -9,7 +9,7 @@ import socket
 import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from . import addresses as at
@@ -60,25 +60,63 @@ def stations(world: VirtualRouter) -> dict[str, Station]:
 @contextmanager
 def third_station(world: VirtualRouter) -> Iterator[Station]:
     """One more host on the LAN's bridge, at a port of its own (lan3)."""
-    space = Namespace(f"{world.prefix}-lanc")
-    subprocess.run(["ip", "netns", "add", space.name], check=True)
-    try:
+    with _namespace(world, LAN_C.name) as space:
         world.router.ip(
             f"link add name lan3 type veth peer name eth0 netns {space.name} address {LAN_C_MAC}\n"
             f"link set lan3 master {at.LAN_BRIDGE} up\n"
         )
-        space.sysctl({"ipv6/conf/all/accept_dad": 0, "ipv6/conf/default/accept_dad": 0})
-        space.ip(
-            f"link set lo up\naddr add {LAN_C.v4}/24 dev eth0\n"
-            f"addr add {LAN_C.v6}/64 dev eth0 nodad\nlink set eth0 up\n"
-            f"route add default via {at.ROUTER_LAN.v4}\nroute add ::/0 via {at.ROUTER_LAN.v6}\n"
+        yield _settle(world, space, LAN_C, LAN_C_MAC)
+
+
+@contextmanager
+def stations_at_one_port(world: VirtualRouter) -> Iterator[tuple[Station, Station]]:
+    """Two more hosts on the LAN, both behind a switch at the port lan4."""
+    d, e = (
+        at.Host(f"lan{letter}", f"192.168.1.{n}", f"2001:db8:1::{n}", f"fd27:70fa:5c1d::{n}")
+        for letter, n in (("d", 13), ("e", 14))
+    )
+    macs = "02:00:5e:00:53:13", "02:00:5e:00:53:14"
+    with ExitStack() as stack:
+        switch = stack.enter_context(_namespace(world, "switch"))
+        spaces = [stack.enter_context(_namespace(world, host.name)) for host in (d, e)]
+        switch.ip("link add sw type bridge stp_state 0 mcast_snooping 0\nlink set sw up\n")
+        world.router.ip(
+            f"link add name lan4 type veth peer name uplink netns {switch.name}\n"
+            f"link set lan4 master {at.LAN_BRIDGE} up\n"
         )
-        world.servers.serve(echo(space, LAN_C))
-        yield Station(space, LAN_C, LAN_C_MAC, at.ROUTER_LAN, at.BR_LAN_MAC)
+        switch.ip("link set uplink master sw up\n")
+        for number, (space, mac_) in enumerate(zip(spaces, macs, strict=True)):
+            switch.ip(
+                f"link add name p{number} type veth"
+                f" peer name eth0 netns {space.name} address {mac_}\n"
+                f"link set p{number} master sw up\n"
+            )
+        yield _settle(world, spaces[0], d, macs[0]), _settle(world, spaces[1], e, macs[1])
+
+
+@contextmanager
+def _namespace(world: VirtualRouter, name: str) -> Iterator[Namespace]:
+    space = Namespace(f"{world.prefix}-{name}")
+    subprocess.run(["ip", "netns", "add", space.name], check=True)
+    try:
+        space.sysctl({"ipv6/conf/all/accept_dad": 0, "ipv6/conf/default/accept_dad": 0})
+        yield space
     finally:
         # The echo's sockets keep the namespace alive, and its end of the link with it.
         subprocess.run(world.router.command(["ip", "link", "del", "lan3"]), check=False)
         subprocess.run(["ip", "netns", "del", space.name], check=True)
+
+
+def _settle(world: VirtualRouter, space: Namespace, host: at.Host, address: str) -> Station:
+    """Give a host its addresses, its routes and its services."""
+    space.ip(
+        f"link set lo up\naddr add {host.v4}/24 dev eth0\n"
+        f"addr add {host.v6}/64 dev eth0 nodad\naddr add {host.ula}/64 dev eth0 nodad\n"
+        f"link set eth0 up\nroute add default via {at.ROUTER_LAN.v4}\n"
+        f"route add ::/0 via {at.ROUTER_LAN.v6}\n"
+    )
+    world.servers.serve(echo(space, host))
+    return Station(space, host, address, at.ROUTER_LAN, at.BR_LAN_MAC)
 
 
 def bridged(source: Station, to: Station, as_mac: str = "") -> list[Shot]:
@@ -94,6 +132,7 @@ def bridged(source: Station, to: Station, as_mac: str = "") -> list[Shot]:
         "broadcast IPv4": lambda t: _udp(sender, BROADCAST, a.v4, "255.255.255.255", t),
         "IPv4 in a broadcast frame": lambda t: _udp(sender, BROADCAST, a.v4, b.v4, t),
         "ARP request": lambda t: _arp(sender, BROADCAST, 1, sender, a.v4, b.v4, t),
+        "ARP request in a unicast frame": lambda t: _arp(sender, to.mac, 1, sender, a.v4, b.v4, t),
         "ARP reply": lambda t: _arp(sender, to.mac, 2, sender, NOBODY, b.v4, t),
         "gratuitous ARP": lambda t: _arp(sender, BROADCAST, 1, sender, a.v4, a.v4, t),
         "ARP in another's name": lambda t: _arp(sender, to.mac, 2, to.mac, b.v4, b.v4, t),
@@ -105,6 +144,15 @@ def bridged(source: Station, to: Station, as_mac: str = "") -> list[Shot]:
         "a VLAN tag": lambda t: _tagged(_udp(sender, to.mac, a.v4, b.v4, t)),
     }
     return [Shot(name, token, way(token)) for name, way in ways.items() for token in [_token()]]
+
+
+def about(source: Station, one: Station, to: Station) -> list[Shot]:
+    """Questions about one device in frames to another."""
+    a, b, (first, second) = source.host, one.host, (_token(), _token())
+    return [
+        Shot("ARP", first, _arp(source.mac, to.mac, 1, source.mac, a.v4, b.v4, first)),
+        Shot("ND", second, _nd(source.mac, to.mac, 135, a.v6, b.v6, second)),
+    ]
 
 
 def routed(source: Station, to: Station, as_mac: str = "") -> list[Shot]:
