@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
+from typing import Any
 
 import pytest
 from router import addresses as at
@@ -192,9 +194,46 @@ def test_a_refused_packet_is_told_at_once_and_counted(appliance: Appliance) -> N
     (result,) = run([Tcp(appliance.world.lana, at.GUEST.v4)], 1, timeout=2)
     assert result.refused, str(result)
     assert appliance.status()["blocked"]["blocked_lan"] > 0
-    devices = {device["mac"]: device for device in appliance.call("devices")["devices"]}
+    appliance.until(lambda: at.LAN_A_MAC in listed(appliance), "it is seen")
+    devices = listed(appliance)
     assert devices[at.LAN_A_MAC]["blocked"]["packets"] > 0
     assert devices[at.GUEST_MAC]["blocked"]["packets"] == 0
+
+
+def listed(appliance: Appliance) -> dict[str, dict[str, Any]]:
+    return {device["mac"]: device for device in appliance.call("devices")["devices"]}
+
+
+@pytest.mark.pyroute2
+def test_devices_are_listed_with_what_is_known_of_them(appliance: Appliance) -> None:
+    for station in stations(appliance.world).values():
+        run([Udp(station.space, a) for a in station.gateway.addresses[:2]], 1, timeout=1)
+    found = listed(appliance)
+    assert set(found) == {at.LAN_A_MAC, at.LAN_B_MAC, at.GUEST_MAC}
+    device = found[at.GUEST_MAC]
+    assert device["ipv4"] == [at.GUEST.v4]
+    assert at.GUEST.v6 in device["ipv6"]
+    assert (device["network"], device["device"], device["wireless"]) == ("guest", "guest1", False)
+    assert (device["online"], device["access"], device["enforced"]) == (True, "default", True)
+    assert 0 < device["first_seen"] <= device["last_seen"]
+
+
+def test_a_flood_of_invented_devices_is_survived(appliance: Appliance) -> None:
+    """20,000 MAC addresses, more than the inventory and the reader of the bridge hold."""
+    station = stations(appliance.world)["lana"]
+    assert appliance.call("set_device", mac=at.LAN_B_MAC, access="denied")["ok"]
+    rest = bytes.fromhex("88b5") + b"flood".ljust(46)
+    fire(
+        station,
+        [b"\xff" * 6 + b"\x02\xaa" + n.to_bytes(4, "big") + rest for n in range(20_000)],
+    )
+    began = time.monotonic()
+    found = listed(appliance)
+    assert time.monotonic() - began < 2
+    assert len(found) <= 1000
+    assert found[at.LAN_B_MAC]["access"] == "denied"
+    assert answers(station)
+    assert not appliance.status()["faults"]
 
 
 def isolated(appliance: Appliance) -> dict[str, bool]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, if_nameindex
 from typing import Any
 
 from portcullis.bus import Bus, BusError
@@ -52,7 +52,7 @@ def neighbours(topology: Topology) -> Iterator[Sighting]:
     """What the router has asked for, or was asked by: addresses."""
     segments = {segment.device: segment for segment in topology.segments}
     with suppress(NetlinkError, OSError), IPRoute() as ip:
-        names = {link["index"]: link.get_attr("IFLA_IFNAME") for link in list(ip.get_links())}
+        names = dict(if_nameindex())
         for family in (AF_INET, AF_INET6):
             for entry in islice(list(ip.get_neighbours(family=family)), _ENTRIES):
                 segment = segments.get(names.get(entry["ifindex"], ""))

@@ -66,6 +66,8 @@ def third_station(world: VirtualRouter) -> Iterator[Station]:
             f"link set lan3 master {at.LAN_BRIDGE} up\n"
         )
         yield _settle(world, space, LAN_C, LAN_C_MAC)
+        # Its services' sockets keep the namespace alive beyond its name, and this device in it.
+        world.router.ip("link del lan3\n")
 
 
 @contextmanager
