@@ -219,6 +219,14 @@ def test_an_allowed_device_is_bound_to_the_port_where_it_is_first_seen(house: Ho
     assert house.lan.lan.free == ((A, "lan1"),), "where somebody else may claim its address"
 
 
+def test_devices_are_looked_for_more_often_once_there_is_an_exception(house: House) -> None:
+    house.lan.apply(False, (LAN,))
+    house.clock.ring()
+    house.lan.set(A, "allowed")
+    waits = [timer.seconds for timer in house.clock.timers if timer.callback]
+    assert waits == [10.0]
+
+
 def test_an_exception_that_cannot_be_saved_holds_and_is_saved_later(house: House) -> None:
     house.lan.apply(False, (LAN,))
     house.bus.silent = True

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
 from router import addresses as at
+from router import appliance as appliance_module
 from router import craft
 from router.appliance import Appliance
 from router.capture import Capture
@@ -132,6 +134,75 @@ def test_at_a_shared_port_an_exception_opens_nothing_for_the_others(house: House
         assert not heard, "the others behind the port hear what is not asked of the one"
         held = house.device(other)
         assert (held["enforced"], "behind one port" in str(held["note"])) == (False, True)
+
+
+def test_at_a_shared_port_a_denied_device_is_apart_by_its_address(house: House) -> None:
+    with stations_at_one_port(house.appliance.world) as (one, other):
+        assert house.talk(one, house.guest)
+        assert house.talk(house.b, other)
+        house.except_(one, "denied")
+        for station in (house.b, house.guest):
+            assert not house.talk(one, station)
+            assert not house.talk(station, one)
+            assert house.talk(other, station)
+            assert house.talk(station, other)
+        unicast = {"unicast IPv4", "unicast IPv6", "another ethertype", "routed IPv4"}
+        assert not house.shots(one, house.b)
+        assert not house.shots(house.b, one) & unicast
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> Iterator[House]:
+    """The guest network is no bridge: its device is guest1 itself."""
+    text = json.dumps(appliance_module.interfaces()).replace(at.GUEST_BRIDGE, "guest1")
+    monkeypatch.setattr(appliance_module, "interfaces", lambda: json.loads(text))
+    with Appliance() as appliance:
+        router = appliance.world.router
+        router.ip(
+            f"link set guest1 nomaster\nlink del {at.GUEST_BRIDGE}\n"
+            f"link set guest1 address {at.BR_GUEST_MAC}\n"
+            f"addr add {at.ROUTER_GUEST.v4}/24 dev guest1\n"
+            f"addr add {at.ROUTER_GUEST.v6}/64 dev guest1 nodad\n"
+        )
+        both = f'{{ "{at.LAN_BRIDGE}", "guest1" }}'
+        router.nft(
+            f"insert rule inet fw4 forward iifname {both} oifname {both} accept\n"
+            'insert rule inet fw4 input iifname "guest1" accept\n'
+        )
+        appliance.start()
+        with third_station(appliance.world) as lanc:
+            found = House(appliance, lanc)
+            assert found.talk(found.guest, found.a)
+            assert found.talk(found.a, found.guest)
+            yield found
+
+
+def test_without_a_bridge_an_allowed_device_is_told_by_port_and_address(plain: House) -> None:
+    plain.deny()
+    assert not plain.talk(plain.guest, plain.a)
+    assert not plain.talk(plain.a, plain.guest)
+    plain.except_(plain.guest, "allowed")
+    # Only the router's own neighbours tell of it: it has to be heard before it can be found.
+    plain.appliance.until(lambda: plain.talk(plain.guest, plain.a), "it is known where it is")
+    assert plain.talk(plain.a, plain.guest)
+    assert not plain.talk(plain.a, plain.b)
+    assert not plain.shots(plain.b, plain.a, as_mac=plain.guest.mac)
+
+
+def test_without_a_bridge_a_denied_device_is_apart(plain: House) -> None:
+    plain.except_(plain.guest, "denied")
+    assert not plain.talk(plain.guest, plain.a)
+    assert not plain.talk(plain.a, plain.guest)
+    assert not plain.shots(plain.a, plain.guest)
+    assert plain.talk(plain.a, plain.b)
+
+
+def test_without_a_bridge_a_device_reaches_an_allowed_one_on_the_bridge(plain: House) -> None:
+    plain.deny(but=plain.a)
+    assert plain.talk(plain.guest, plain.a)
+    assert plain.talk(plain.a, plain.guest)
+    assert not plain.talk(plain.guest, plain.b)
+    assert not plain.talk(plain.b, plain.guest)
 
 
 def test_an_exception_ends(house: House) -> None:

@@ -47,8 +47,8 @@ _SAVE_AFTER = 5.0
 
 
 class LanAccess:
-    """`on_change` is called where what the kernel must be told has changed by itself: a device
-    has appeared, has moved, or has another address."""
+    """`on_change` is called where what the kernel must be told may have changed by itself: a
+    device has appeared, has moved, or has another address."""
 
     def __init__(
         self, loop: Loop, bus: Bus, faults: Faults, run: Path, on_change: Callable[[], object]
@@ -65,6 +65,7 @@ class LanAccess:
         self._world = World(Topology(), Inventory())
         self._looked, self._took = float("-inf"), 0.0
         self._timer: Timer | None = None
+        self._due = 0.0
         self._applied: Lan | None = None
         self.lan: Lan | None = None
 
@@ -148,11 +149,11 @@ class LanAccess:
     # The kernel.
 
     def _decide(self) -> None:
-        self._schedule()
         self.lan = None
         if restricted(self._allowed, self._exemptions):
             self._read_topology()
             self.lan = decide(self._allowed, self._exemptions, self._world)
+        self._schedule()
 
     def _read_topology(self) -> None:
         isolating = frozenset(name for name, on in self._access_points.items() if on)
@@ -232,23 +233,26 @@ class LanAccess:
                     self._save(mac)
 
     def _soon(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._timer = self._loop.after(0, self._look_again)
+        self._look_in(0)
 
     def _schedule(self) -> None:
-        if self._timer is None:
-            exceptions = self.lan is not None and self._exemptions
-            # A service that hangs is not waited for again and again.
-            wait = max(_LOOK_OFTEN if exceptions else _LOOK_EVERY, 30 * self._took)
-            self._timer = self._loop.after(wait, self._look_again)
+        exceptions = self.lan is not None and self._exemptions
+        # A service that hangs is not waited for again and again.
+        wait = max(_LOOK_OFTEN if exceptions else _LOOK_EVERY, 30 * self._took)
+        if self._timer is None or self._due > time.monotonic() + wait:
+            self._look_in(wait)
+
+    def _look_in(self, seconds: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = self._loop.after(seconds, self._look_again)
+        self._due = time.monotonic() + seconds
 
     def _look_again(self) -> None:
         self._timer = None
         self._look()
-        former = self.lan
-        self._decide()
-        if self.lan != former:
+        self._schedule()
+        if restricted(self._allowed, self._exemptions):
             self._on_change()
 
     def _shown(

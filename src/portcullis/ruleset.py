@@ -97,9 +97,14 @@ _CHAINS = f"""
 		ip daddr . oifname vmap @lan4 comment "K16: to an excepted device"
 		ip6 daddr . oifname vmap @lan6 comment "K16: to an excepted device"
 		meta mark & {FREE:#010x} == {FREE:#010x} goto let comment "K16: from an excepted device"
-		ether saddr . iifname @free goto let comment "K16: from an excepted device"
+		ether saddr . iifname @free goto let_excepted comment "K16: from an excepted device without a bridge"
 		oifname vmap @lan comment "K16: allowed, or layer 2 decides"
 		goto refuse_lan comment "K16: deny by default"
+	}}
+
+	chain let_excepted {{
+		meta mark set meta mark | {FREE:#010x} comment "K16: what a bridge would have said"
+		goto let comment "K16: from an excepted device"
 	}}
 
 	chain let {{
