@@ -14,7 +14,8 @@ from router.probe import Probe
 from router.probes import PacketSocket
 from router.rootfs import SHELLS, RootFilesystem
 
-from portcullis.policy import Network, Policy
+from portcullis import lanruleset
+from portcullis.policy import Lan, Network, Policy
 from portcullis.ruleset import boot
 
 LAN, GUEST = (
@@ -110,6 +111,66 @@ def test_the_owner_who_is_connected_is_blocked_from_the_start(router: Router) ->
     assert at.GUEST_BRIDGE in router.holds("protected")
     assert "goto to_local" in router.holds("forwards")
     assert "blocking, as it was left" in router.log()
+
+
+APART = boot(Policy(networks=(LAN, GUEST)))
+
+
+@pytest.mark.parametrize("intent", [DISCONNECTED, CONNECTED])
+def test_networks_that_must_not_meet_do_not_in_any_state(busybox: Router, intent: str) -> None:
+    busybox.remember(intent, APART)
+    busybox.guard()
+    assert busybox.released == (intent == DISCONNECTED)
+    assert f'"{at.LAN_BRIDGE}" . "{at.GUEST_BRIDGE}" : goto between' in busybox.holds("forwards")
+
+
+def bridge_table(router: Router) -> str:
+    return router.sh("nft list table bridge portcullis 2> /dev/null")
+
+
+@pytest.mark.parametrize("intent", [DISCONNECTED, CONNECTED])
+def test_devices_that_must_not_meet_are_apart_from_the_start(router: Router, intent: str) -> None:
+    router.remember(intent)
+    lan = Lan(free=((at.LAN_A_MAC, "lan1"),), heard=("lan1",), isolated=("lan2",))
+    router.path("etc/portcullis/lan.nft").write_text(lanruleset.boot(lan))
+    router.guard()
+    assert f'{at.LAN_A_MAC} . "lan1"' in bridge_table(router)
+    assert router.released == (intent == DISCONNECTED)
+
+
+def test_devices_that_may_meet_are_left_alone(busybox: Router) -> None:
+    busybox.remember(CONNECTED)
+    busybox.guard()
+    assert bridge_table(busybox) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nonsense",
+        lanruleset.boot(Lan())[:-200],
+        lanruleset.boot(Lan()) + "add element inet portcullis gate { ipv4 : accept }\n",
+        lanruleset.boot(Lan()) + 'include "/etc/passwd"\n',
+    ],
+    ids=["nonsense", "cut short", "another table", "another file"],
+)
+def test_a_broken_memory_of_who_is_apart_never_weakens_the_block(
+    busybox: Router, text: str
+) -> None:
+    busybox.remember(CONNECTED)
+    busybox.path("etc/portcullis/lan.nft").write_text(text)
+    busybox.guard()
+    assert not busybox.released
+    assert bridge_table(busybox) == ""
+    assert "lan.nft is refused" in busybox.log()
+
+
+def test_a_bridges_table_that_stands_is_left_alone(busybox: Router) -> None:
+    busybox.remember(CONNECTED)
+    busybox.path("etc/portcullis/lan.nft").write_text(lanruleset.boot(Lan()))
+    busybox.sh("nft add table bridge portcullis")
+    busybox.guard()
+    assert "chain" not in bridge_table(busybox)
 
 
 def _mode(text: str) -> Callable[[Router], object]:

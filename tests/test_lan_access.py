@@ -311,6 +311,20 @@ def test_denied_outlives_the_daemon(appliance: Appliance, end: str) -> None:
     assert tries(appliance, found["lana"], found["lanb"]) == every(found["lana"], found["lanb"])
 
 
+def test_the_boot_guard_is_told_who_is_apart(appliance: Appliance) -> None:
+    remembered = appliance.home / "lan.nft"
+    assert not remembered.exists()
+    set_access(appliance, False)
+    assert "table bridge portcullis {" in remembered.read_text()
+    assert "goto between" in (appliance.home / "boot.nft").read_text()
+    appliance.stop()
+    written = remembered.stat().st_mtime_ns
+    appliance.start()
+    assert remembered.stat().st_mtime_ns == written, "the flash is spared"
+    set_access(appliance, True)
+    assert not remembered.exists()
+
+
 def test_a_restart_does_not_part_devices_that_may_meet(appliance: Appliance) -> None:
     """Closed settings hold until the owner's have been read, but not on the bridge."""
     found = stations(appliance.world)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from router.namespace import Namespace
 
-from portcullis.lanruleset import BRIDGE, COUNTERS, STRUCTURE, elements, solicited
+from portcullis.lanruleset import BRIDGE, COUNTERS, STRUCTURE, boot, elements, solicited
 from portcullis.nft import Nftables
 from portcullis.packetfilter import PacketFilter, listed_chains, template_chains
 from portcullis.policy import Lan
@@ -163,6 +163,19 @@ def test_the_kernel_holds_what_was_asked_for(packets: PacketFilter[Lan], name: s
     packets.reconcile(Lan(free=((A, "x"),)))
     packets.reconcile(lan)
     assert (packets.reconcile(lan), packets.counters()) == ((), dict.fromkeys(COUNTERS, 0))
+
+
+def test_the_boot_guard_needs_no_table_where_all_may_meet() -> None:
+    assert boot(None) == ""
+
+
+def test_the_boot_guard_gets_what_the_owner_said_and_not_who_was_seen() -> None:
+    lan, _ = STATES["exceptions"]
+    text = boot(lan)
+    assert (f'{A} . "lan1"' in text, "add element bridge portcullis sought" in text) == (
+        True,
+        False,
+    )
 
 
 def test_what_the_kernel_lists_equals_the_template(packets: PacketFilter[Lan]) -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from portcullis import intent, networks, openwrt, profiles, ruleset, settings, uplink
+from portcullis import intent, lanruleset, networks, openwrt, profiles, ruleset, settings, uplink
 from portcullis.block import FILTER, Block
 from portcullis.bus import Bus, BusError
 from portcullis.catalogue import Catalogue
@@ -77,6 +77,11 @@ class Paths(NamedTuple):
         """Elements that the boot guard loads with the table."""
         return self.home / "boot.nft"
 
+    @property
+    def boot_lan(self) -> Path:
+        """The table that keeps devices apart, for the boot guard; none where they may meet."""
+        return self.home / "lan.nft"
+
 
 class Refusal(Exception):
     """A command that is not carried out; `code` is for programs, the text for people."""
@@ -120,7 +125,7 @@ class Core:
         self.traffic = Traffic()
         self.catalogue = Catalogue(paths.profiles)
         self._integration = Integration(loop, bus, self.faults, paths.share)
-        self._boot_elements: str | None = None
+        self._boot_texts: dict[Path, str] = {}
         self.lan = LanAccess(loop, bus, self.faults, paths.run, self.enforce)
         self._lan_known = False
 
@@ -505,15 +510,20 @@ class Core:
 
     def _prepare_boot(self, policy: Policy) -> None:
         """Keep what the boot guard needs up to date."""
-        text = ruleset.boot(policy)
-        if text == self._boot_elements:
-            return
-        try:
-            if not self._paths.boot.exists() or self._paths.boot.read_text() != text:
-                write_durably(self._paths.boot, text)
-        except (OSError, ValueError) as error:
-            log.warning("the boot guard keeps what it knew: %s", error)
-        self._boot_elements = text  # once, or a full flash would be tried at every change
+        texts = {self._paths.boot: ruleset.boot(policy)}
+        if self._lan_known:
+            texts[self._paths.boot_lan] = lanruleset.boot(policy.lan)
+        for path, text in texts.items():
+            if self._boot_texts.get(path) == text:
+                continue
+            try:
+                if not text:
+                    path.unlink(missing_ok=True)
+                elif not path.exists() or path.read_text() != text:
+                    write_durably(path, text)
+            except (OSError, ValueError) as error:
+                log.warning("the boot guard keeps what it knew: %s", error)
+            self._boot_texts[path] = text  # once, or a full flash would be tried at every change
 
     def _repair_now(self) -> None:
         self._repair = None

@@ -40,7 +40,7 @@ from portcullis.topology import Topology
 log = logging.getLogger("portcullis")
 
 FAULT = "LAN access"
-_LOOK_EVERY = 60.0
+_LOOK_EVERY = 240.0  # a bridge forgets a silent device after 300
 _LOOK_OFTEN = 10.0  # while exceptions depend on where devices are, and under which addresses
 _FRESH = 1.0
 _SAVE_AFTER = 5.0

@@ -124,3 +124,9 @@ def solicited(address: str) -> str:
 
 
 BRIDGE: Table[Lan] = Table("bridge", "portcullis", _SETS, _METERS, COUNTERS, STRUCTURE, elements)
+
+
+def boot(lan: Lan | None) -> str:
+    """The table for the boot guard, empty where none is needed. What depends on who was seen
+    where comes with the daemon: it would be written to the flash again and again."""
+    return BRIDGE.render(elements(lan._replace(heard=(), sought=()))) if lan else ""
