@@ -8,7 +8,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 
 SHELL_SCRIPTS := tests/*.sh tests/vm/*.sh .ci/run files/usr/bin/portcullisctl files/etc/init.d/* \
 	files/etc/hotplug.d/iface/* files/etc/uci-defaults/* files/usr/share/portcullis/*.sh \
-	tests/router/standin/*.sh package/*.sh package/*/*.sh package/*/post*
+	tests/router/standin/*.sh package/*.sh package/*/*.sh package/*/post* tests/images/*.sh
 
 .PHONY: run test test-vm test-openwrt lint bench ipk package clean
 

@@ -1,9 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Lays out what a package installs: `install.sh LIST ROOT`. A line of LIST is `MODE SOURCE TARGET`.
-# SOURCE is relative to the top of the repository; one that ends with / is a folder, all of it, and
-# `python:MODULE` is what that module prints. PYTHON names the interpreter that runs it. The
-# OpenWrt recipes and build.py both use this, so that a package is the same from either.
+# SOURCE is relative to the top of the repository; one that ends with / is a folder, all of it.
+# `python:MODULE` is what that module prints, `lmo:FILE.po` a translation as LuCI reads it. PYTHON
+# names the interpreter for both. The OpenWrt recipes and build.py use this, so that a package is
+# the same from either.
 set -eu
 
 list=$1 root=$2
@@ -17,6 +18,13 @@ fail() {
 put() { # MODE FILE TARGET
 	[ ! -e "$root$3" ] || fail "$3 is installed twice"
 	install -D -m "$1" "$2" "$root$3"
+}
+
+print() { # COMMAND: what it prints becomes the target
+	put "$mode" /dev/null "$target"
+	# -B: nothing is left behind in the sources
+	PYTHONPATH="$top/src" "${PYTHON:-python3}" -B "$@" > "$root$target" || fail "$* failed"
+	[ -s "$root$target" ] || fail "$* printed nothing"
 }
 
 number=0
@@ -38,13 +46,8 @@ while read -r mode source target rest; do
 	*) fail "a target starts with /, not \`$target'" ;;
 	esac
 	case $source in
-	python:*)
-		put "$mode" /dev/null "$target"
-		# -B: nothing is left behind in the sources
-		PYTHONPATH="$top/src" "${PYTHON:-python3}" -B -m "${source#python:}" > "$root$target" ||
-			fail "python3 -m ${source#python:} failed"
-		[ -s "$root$target" ] || fail "python3 -m ${source#python:} printed nothing"
-		;;
+	python:*) print -m "${source#python:}" ;;
+	lmo:*) print "$top/package/lmo.py" "$top/${source#lmo:}" ;;
 	*/)
 		[ "${target%/}" != "$target" ] || fail "the target of a folder ends with /"
 		[ -d "$top/$source" ] || fail "there is no folder $source"

@@ -7,6 +7,7 @@ import io
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -238,8 +239,9 @@ def test_every_file_is_installed_by_exactly_one_list() -> None:
         ("0644 files/nothing /a", "no file files/nothing"),
         ("0644 nothing/ /a/", "no folder nothing/"),
         ("0644 src/portcullis/ /a", "ends with /"),
-        ("0644 python:portcullis.nothing /a", "portcullis.nothing failed"),
+        ("0644 python:portcullis.nothing /a", "-m portcullis.nothing failed"),
         ("0644 python:portcullis.states /a", "printed nothing"),
+        ("0644 lmo:nothing.po /a", "nothing.po failed"),
         ("0644 LICENSE /x", "installed twice"),
     ],
 )
@@ -356,6 +358,23 @@ def test_the_recipe_installs_what_the_builder_does(tmp_path: Path, name: str) ->
     assert {path: made_files[path] for path in made_files if not path.startswith(keep)} == {
         path: shipped[path] for path in shipped if not path.startswith(keep)
     }
+
+
+def test_a_translation_becomes_what_luci_reads(tmp_path: Path) -> None:
+    """Hashes and layout as LuCI's po2lmo has them."""
+    (tmp_path / "de.po").write_text(
+        'msgid ""\nmsgstr ""\n"Language: de\\n"\n"Plural-Forms: nplurals=2; plural=n != 1;\\n"\n'
+        '\nmsgid "Profile"\nmsgstr "Profil"\n'
+        '\nmsgid "a"\nmsgstr ""\n"\\"ä\\"\\n"\n'
+        '\nmsgid "same"\nmsgstr "same"\n\nmsgid "untranslated"\nmsgstr ""\n'
+    )
+    done = subprocess.run(
+        [sys.executable, TOP / "package/lmo.py", tmp_path / "de.po"], capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    values = b"nplurals=2; plural=n != 1;\0\0" + b"Profil\0\0" + '"ä"\\n'.encode() + b"\0\0"
+    index = struct.pack(">12I", 0, 0, 0, 26, 291415938, 1, 36, 6, 482868136, 1, 28, 6)
+    assert done.stdout == values + index + struct.pack(">I", len(values))
 
 
 def test_without_apk_tools_the_builder_says_what_is_missing(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ class Router:
             self.run(_SURROUNDINGS)
             self.until(f"ping -c 1 -W 1 {INTERNET}")
         except BaseException:
-            self._container.remove(force=True)
+            self._end()
             raise
         return self
 
@@ -69,6 +69,10 @@ class Router:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._container.kill()
         self._container.remove(force=True)
 
     def ask(self, command: str) -> tuple[int, str]:
