@@ -94,7 +94,7 @@ class Router:
             if not code:
                 return output
             if time.monotonic() > end:
-                log = self.ask("logread | tail -n 40")[1]
+                log = self.ask("logread | grep -v kernel: | tail -n 40")[1]
                 raise Failed(f"{command}\nnot within {seconds} s\n{output}\n{log}")
             time.sleep(0.2)
 
