@@ -187,6 +187,15 @@ def test_what_was_never_connected_changes_nothing_for_the_house(installed: Insta
     assert installed.router.reaches(INTERNET)
 
 
+def test_the_feeds_own_checks_pass(installed: Installed) -> None:
+    router = installed.router
+    folder = TOP / "package/portcullis"
+    modules = router.run(f"sh {router.put(folder / 'test.sh')} portcullis {__version__}").split()
+    assert {"portcullis.core", "portcullis.web.app"} < set(modules)
+    check = router.put(folder / "test-version.sh")
+    assert __version__ in router.run(f"PKG_NAME=portcullis PKG_VERSION={__version__} sh {check}")
+
+
 def test_the_guard_starts_before_any_network(installed: Installed) -> None:
     order = installed.router.run("ls /etc/rc.d").split()
     network = next(name for name in order if re.fullmatch(r"S\d+network", name))

@@ -7,9 +7,15 @@
 set -e
 export PYTHONPATH=/usr/lib/portcullis
 # Every module loads with the libraries of this release.
-for module in /usr/lib/portcullis/portcullis/*.py*; do
-	module=${module##*/}
-	python3 -c "import portcullis.${module%.py*}"
-done
+python3 - << 'EOT'
+import importlib
+import pkgutil
+
+import portcullis
+
+for module in pkgutil.walk_packages(portcullis.__path__, "portcullis."):
+    importlib.import_module(module.name)
+    print(module.name)
+EOT
 # What the boot guard loads is what the daemon renders.
 python3 -m portcullis.ruleset | cmp - /usr/share/portcullis/table.nft
