@@ -293,10 +293,11 @@ def _many_devices(route: Any) -> None:
     devices = [
         {
             **{"mac": f"02:00:5e:00:54:{n:02x}", "hostname": f"device-{n}", "device": "br-lan"},
-            **{"addresses": [f"192.168.1.{n}", f"2001:db8:1::{n:x}"], "network": "lan"},
+            **{"ipv4": [f"192.168.1.{n}"], "ipv6": [f"2001:db8:1::{n:x}"], "network": "lan"},
             **{"wireless": (True, False, None)[n % 3], "online": n % 4 > 0, "first_seen": now - n},
-            **{"last_seen": now, "access": ("default", "allowed", "denied")[n % 3], "blocked": n},
-            **{"enforced": n % 50 > 0, "note": "It hangs on a switch of its own."},
+            **{"last_seen": now, "access": ("default", "allowed", "denied")[n % 3]},
+            **{"blocked": {"packets": n % 7, "bytes": n}, "enforced": n % 50 > 0},
+            "note": "" if n % 50 else "It hangs on a switch of its own.",
         }
         for n in range(1, 251)
     ]
@@ -407,3 +408,41 @@ def test_the_first_visit_is_light_and_comes_from_the_router_alone(chromium: Any)
     assert {answer.url.split("/")[2] for answer in answers} == {f"{at.ROUTER_LAN.v4}:{WEB_PORT}"}
     assert sum(transferred) <= 60_000
     assert len(list(UI.iterdir())) < 20
+
+
+# Devices on the local network
+
+
+def _reaches(running: Appliance, address: str) -> bool:
+    ping = ["ping", "-c", "1", "-W", "1", address]
+    return "1 received" in running.world.lana.run(ping, check=False).stdout
+
+
+def test_denying_local_access_parts_two_devices_while_the_internet_goes_on(
+    page: Any, running: Appliance
+) -> None:
+    running.connect()
+    assert _reaches(running, at.LAN_B.v4)
+    page.get_by_role("link", name="Devices").click()
+    expect(page.get_by_text(at.LAN_B_MAC)).to_be_visible()
+    lever = page.get_by_role("switch", name="Allow access to devices")
+    expect(lever).to_have_attribute("aria-checked", "true")
+    lever.click()
+    expect(lever).to_have_attribute("aria-checked", "false")
+    running.until(lambda: not _reaches(running, at.LAN_B.v4), "the other device is gone")
+    assert _reaches(running, at.FRIENDLY.v4)
+    assert _reaches(running, at.ROUTER_LAN.v4)
+    shoot(page, "denied")
+    lever.click()
+    running.until(lambda: _reaches(running, at.LAN_B.v4), "the other device is back")
+
+
+def test_a_single_device_is_excepted(page: Any, running: Appliance) -> None:
+    _reaches(running, at.LAN_B.v4)
+    page.get_by_role("link", name="Devices").click()
+    row = page.get_by_role("row").filter(has_text=at.LAN_B_MAC)
+    row.get_by_role("combobox").select_option("denied")
+    running.until(lambda: not _reaches(running, at.LAN_B.v4), "the denied device is gone")
+    expect(row.get_by_role("combobox")).to_be_enabled()
+    row.get_by_role("combobox").select_option("default")
+    running.until(lambda: _reaches(running, at.LAN_B.v4), "the device is back")

@@ -7,6 +7,8 @@ import { clock, count } from '/wording.js';
 
 const ACCESS = { 'default': 'As for all', 'allowed': 'Always allowed', 'denied': 'Always denied' };
 
+const addresses = (device) => [ ...device.ipv4, ...device.ipv6 ];
+
 function row(device, reload) {
 	const name = device.hostname || 'Unnamed device';
 	const select = h('select', { 'aria-label': `Local access of ${name}`, 'onchange': async() => {
@@ -27,17 +29,18 @@ function row(device, reload) {
 	return h('tr', null,
 		h('td', null, h('strong', null, name), h('div', { 'class': 'mono quiet' }, device.mac)),
 		h('td', null, h('span', { 'class': `online ${device.online ? 'yes' : ''}` }, device.online ? 'Online' : 'Away'), h('div', { 'class': 'small quiet' }, seen)),
-		h('td', { 'class': 'wide mono' }, device.addresses.map((address) => h('div', null, address))),
+		h('td', { 'class': 'wide mono' }, addresses(device).map((address) => h('div', null, address))),
 		h('td', { 'class': 'wide small' }, [ device.network, link ].filter(Boolean).join(', '),
-			device.blocked ? h('div', { 'class': 'quiet' }, `${count(device.blocked)} packets blocked`) : null),
+			device.blocked.packets ? h('div', { 'class': 'quiet' }, `${count(device.blocked.packets)} packets blocked`) : null),
 		h('td', { 'class': 'wide' }, select,
-			device.enforced ? null : h('div', { 'class': 'say tone-held small' }, h('strong', null, 'Cannot be enforced. '), device.note)));
+			device.enforced ? h('div', { 'class': 'small quiet' }, device.note) :
+				h('div', { 'class': 'say tone-held small' }, h('strong', null, 'Cannot be enforced. '), device.note)));
 }
 
 function found(devices, search) {
 	const words = search.toLowerCase().split(/\s+/).filter(Boolean);
 	return devices.filter((device) => {
-		const text = [ device.hostname, device.mac, device.network, ...device.addresses ].join(' ').toLowerCase();
+		const text = [ device.hostname, device.mac, device.network, ...addresses(device) ].join(' ').toLowerCase();
 		return words.every((word) => text.includes(word));
 	});
 }
