@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 import gzip
+import json
+import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from router import addresses as at
-from router.appliance import Appliance
+from router.appliance import FILES, Appliance
 from router.visitor import Visitor
 
 PASSWORD = "open sesame"
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs")
 pytestmark = pytest.mark.pyroute2  # there with the oldest Bottle, too
 
 
@@ -278,3 +284,45 @@ def test_it_follows_a_device_that_was_made_anew(own: Appliance) -> None:
             return knock.connect_ex((at.ROUTER_LAN.v4, 8443)) == 0
 
     own.until(back, "the page is back")
+
+
+# Without rights
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or Path("/proc/self/uid_map").read_text().split()[2] == "1",
+    reason="needs users besides root",
+)
+@pytest.mark.skipif(
+    subprocess.run([*NOBODY, "test", "-r", __file__], check=False).returncode != 0,
+    reason="another user cannot read this checkout",
+)
+def test_it_serves_as_a_user_who_may_do_nothing_else(own: Appliance) -> None:
+    rights = json.loads((FILES / "usr/share/acl.d/portcullis.json").read_text())
+    (own.bus.acl_dir / "portcullis.json").write_text(json.dumps({**rights, "user": "nobody"}))
+    own.world.state.chmod(0o755)
+    own.bus.stop_others()
+    own.bus.stop_broker()
+    own.bus.start_broker()
+    own.bus.start_others()
+    own.make_certificate()
+    own.start()
+    own.start_web(prefix=NOBODY)
+    owner = Visitor(own.world.lana, tls=True)
+    assert owner.login(PASSWORD).status == 200
+    assert next(owner.events())[0] == "status"
+    assert owner.post("/api/connect", {"profile": "vpn1"}).json["ok"]
+    own.until_state("connected")
+    # What an attacker has who took it over: its user, and the bus.
+    attack = (
+        f"import ubus; ubus.connect({str(own.bus.socket)!r})\n"
+        "for name in ('portcullis', 'uci', 'network.interface', 'service'):\n"
+        "    try: ubus.call(name, 'disconnect', {}, 2000); print(name, 'answered')\n"
+        "    except RuntimeError as error: print(name, error)\n"
+        f"print(ubus.call('portcullis.web', 'disconnect', {{'session': '{'0' * 32}'}}, 2000))\n"
+    )
+    command = [*NOBODY, sys.executable, "-c", attack]
+    said = own.world.router.run(command, env=own.environment()).stdout
+    assert "answered" not in said
+    assert "'denied'" in said
+    assert own.state == "connected"

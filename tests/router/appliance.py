@@ -130,19 +130,18 @@ class Appliance:
 
     # The web page
 
-    def start_web(self, *, wait: bool = True, options: Sequence[str] = ()) -> None:
-        """Start the web process; the page is to be had when this returns, unless told not to."""
-        command = [sys.executable, "-m", "portcullis.web", "--ubus", str(self.bus.socket)]
+    def start_web(self, *, prefix: Sequence[str] = ()) -> None:
+        """Start the web process; the page is to be had when this returns."""
+        command = [*prefix, sys.executable, "-m", "portcullis.web", "--ubus", str(self.bus.socket)]
         with self.web_log.open("ab") as log:
             self.web = self.world.router.popen(
-                [*command, "--ui", str(UI), *options],
+                [*command, "--ui", str(UI)],
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        if wait:
-            self.until(self._web_listens, "the web page is to be had")
+        self.until(self._web_listens, "the web page is to be had")
 
     def stop_web(self) -> None:
         assert self.web
