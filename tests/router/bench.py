@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from . import bench_web
 from .appliance import Appliance
 from .capture import Capture
 from .firewall import render, zones
@@ -39,6 +40,9 @@ def main() -> int:
         memory(appliance)
         idle(appliance)
         loss(appliance)
+    with Appliance() as appliance:
+        appliance.start()
+        bench_web.measure(appliance, show)
     return 0
 
 
