@@ -292,7 +292,11 @@ def _many_devices(route: Any) -> None:
     now = int(time.time())
     devices = [
         {
-            **{"mac": f"02:00:5e:00:54:{n:02x}", "hostname": f"device-{n}", "device": "br-lan"},
+            **{
+                "mac": f"02:00:5e:00:54:{n:02x}",
+                "hostname": f"<b>device</b>-{n}",
+                "device": "br-lan",
+            },
             **{"ipv4": [f"192.168.1.{n}"], "ipv6": [f"2001:db8:1::{n:x}"], "network": "lan"},
             **{"wireless": (True, False, None)[n % 3], "online": n % 4 > 0, "first_seen": now - n},
             **{"last_seen": now, "access": ("default", "allowed", "denied")[n % 3]},

@@ -221,6 +221,8 @@ def test_with_the_routers_certificate_it_speaks_tls_and_sends_plain_http_there(
     sent = plain.get("/")
     assert (sent.status, sent.headers["location"]) == (307, "https://192.168.1.1:8443/")
     assert plain.get("/", Host="evil.example/\\x").status == 0
+    own.certificate.unlink()
+    own.until(lambda: plain.get("/").status == 200, "without a certificate it is plain HTTP")
 
 
 def test_a_broken_certificate_leaves_plain_http(own: Appliance) -> None:

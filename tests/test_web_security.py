@@ -216,6 +216,18 @@ def test_guessing_is_stopped_at_the_door(running: Appliance) -> None:
     assert thief.login(PASSWORD).status == 429
 
 
+def test_made_up_sessions_are_soon_not_asked_about(running: Appliance) -> None:
+    stranger = Visitor(running.world.lanb, at.ROUTER_LAN.ula)
+    answers = []
+    with stranger.connect() as connection:
+        for number in range(60):
+            stranger.cookies = {"portcullis": f"{number:032x}"}
+            connection.sendall(stranger.head("GET", "/api/status", {"Connection": None}, None))
+            answers.append(read_answer(connection).status)
+    assert answers[:30] == [401] * 30
+    assert answers.count(429) > 15
+
+
 # Floods
 
 

@@ -117,8 +117,11 @@ class Door:
         }
 
     def listen(self) -> Reply:
-        """Devices of the networks from which the router may be managed."""
-        return {"ok": True, "devices": list(self._core.managing_devices()), "port": PORT}
+        """Devices of the networks from which the router may be managed, and what changes when
+        the certificate does."""
+        devices = list(self._core.managing_devices())
+        stamp = "/".join(map(_stamp, (self._certificate, self._key)))
+        return {"ok": True, "devices": devices, "port": PORT, "certificate": stamp}
 
     def _guarded(self, name: str, inner: Handler) -> Handler:
         def handle(handler: Any, arguments: dict[str, Any]) -> None:
@@ -144,3 +147,10 @@ def certificate(certificate: Path, key: Path) -> Reply:
         reason = f"{error.filename}: {error.strerror}"
         return {"ok": False, "code": "no_certificate", "reason": reason}
     return {"ok": True, "certificate": found[0], "key": found[1]}
+
+
+def _stamp(path: Path) -> str:
+    try:
+        return str(path.stat().st_mtime_ns)
+    except OSError:
+        return ""

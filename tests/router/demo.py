@@ -185,6 +185,7 @@ def _keep(appliance: Appliance) -> None:
         server = (world.vpn1, world.vpn2)[number % 2]
         appliance.add_profile(f"{city.lower()}-{number + 1}", server.profile())
     appliance.start_web()
+    appliance.connect("stockholm-3")
     _say("\nThe web page, as a device on the router's LAN sees it:", "1")
     _say(f"  {doorway.open_up(world.lana)}    user root, password {PASSWORD}")
     _say("\nThe router stays up until you press Ctrl-C. From another terminal:", "1")

@@ -58,7 +58,7 @@ class Web:
         pages = Pages(bridge, self.live, assets.load(options.ui), tuple(options.name))
         self.server = Server(pages)
         self._listeners = Listeners(self.loop, options.port, self.server.accept)
-        self._pair: tuple[str, str] | None = None
+        self._stamp: str | None = None
         self._said = ""
 
     def run(self) -> None:
@@ -78,19 +78,17 @@ class Web:
     def _follow(self) -> None:
         try:
             found = self.bus.call(OBJECT, "listen", {})
-            pair = self.bus.call(OBJECT, "certificate", {})
+            if (stamp := found.get("certificate", "")) != self._stamp:
+                self._use(self.bus.call(OBJECT, "certificate", {}))
+                self._stamp = stamp
         except BusError as error:
             self._say(f"waiting for the core: {error}")
             return  # where we listen already, we go on
         self._say("")
-        self._use(pair)
         self._listeners.follow(found.get("devices", ()))
 
     def _use(self, found: dict[str, str]) -> None:
         pair = (found.get("certificate", ""), found.get("key", ""))
-        if pair == self._pair:
-            return
-        self._pair = pair
         if not pair[0]:
             log.warning("no TLS, plain HTTP: %s", found.get("reason", ""))
             self.server.tls = None

@@ -22,7 +22,7 @@ from portcullis.bus import BusError
 from portcullis.rights import READ, WRITE
 from portcullis.web import report
 from portcullis.web.assets import Asset
-from portcullis.web.backoff import Backoff
+from portcullis.web.backoff import Allowance, Backoff
 from portcullis.web.bridge import Bridge
 from portcullis.web.live import Live, TooManyStreams
 from portcullis.web.origin import csrf_token, csrf_valid, known_host, same_origin
@@ -66,7 +66,7 @@ class Pages:
         self, bridge: Bridge, live: Live, assets: dict[str, Asset], names: tuple[str, ...] = ()
     ) -> None:
         self._bridge, self._live, self._assets, self._names = bridge, live, assets, names
-        self._backoff = Backoff()
+        self._backoff, self._allowance = Backoff(), Allowance()
         self._why: tuple[float, dict[str, Any]] = (0.0, {})
         self.app = bottle.Bottle(catchall=True)
         self.app.default_error_handler = _plain_error
@@ -150,8 +150,11 @@ class Pages:
     def _enter(self) -> Any:
         """By LuCI's one-time token."""
         asked = self._body(("token",), None)
+        if self._allowance.used_up(bottle.request.environ["REMOTE_ADDR"]):
+            raise Problem(429, "wait", "Try again in a moment.", retry_after=1)
         found = self._bridge.core("redeem", token=asked["token"])
         if not found.get("ok"):
+            self._allowance.spend(bottle.request.environ["REMOTE_ADDR"])
             raise Problem(403, "denied", str(found.get("reason", "")))
         return self._welcome(str(found["session"]))
 
@@ -216,6 +219,8 @@ class Pages:
         if found.get("ok"):
             return found
         code, reason = str(found.get("code", "")), str(found.get("reason", ""))
+        if code == "denied":
+            self._allowance.spend(bottle.request.environ["REMOTE_ADDR"])
         raise Problem(_STATUS.get(code, 422), code, reason, found)
 
     # Requests
@@ -224,6 +229,8 @@ class Pages:
         for part in _header("Cookie").split(";"):
             name, _, session = part.strip().partition("=")
             if name == _cookie_name() and _SESSION.fullmatch(session):
+                if self._allowance.used_up(bottle.request.environ["REMOTE_ADDR"]):
+                    raise Problem(429, "wait", "Log in, then try again.", retry_after=1)
                 return session
         raise Problem(401, "denied", "Log in first.")
 

@@ -15,6 +15,7 @@ _FREE = 3  # wrong ones without a wait: people mistype
 _LONGEST = 60.0
 _FORGET = 900.0
 _ADDRESSES_MAX = 256
+_STRANGE_BURST, _STRANGE_RATE = 30, 3.0  # 30 at once, then 3 in a second
 _BURST, _EACH = 15, 4.0  # wrong ones from anywhere: 15 at once, then one in 4 s
 
 
@@ -61,6 +62,30 @@ class Backoff:
     @staticmethod
     def _pause(count: int) -> float:
         return min(_LONGEST, 2.0 ** (count - _FREE)) if count >= _FREE else 0.0
+
+
+class Allowance:
+    """How often an address may come with a session that is none: each time costs the core a
+    question to rpcd."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._spent: dict[str, tuple[float, float]] = {}
+
+    def spend(self, address: str) -> None:
+        with self._lock:
+            level = self._level(address) + 1
+            self._spent.pop(address, None)
+            _push(self._spent, address, (level, self._clock()))
+
+    def used_up(self, address: str) -> bool:
+        with self._lock:
+            return self._level(address) >= _STRANGE_BURST
+
+    def _level(self, address: str) -> float:
+        level, when = self._spent.get(address, (0.0, 0.0))
+        return max(0.0, level - (self._clock() - when) * _STRANGE_RATE)
 
 
 def _push(kept: dict[str, V], address: str, value: V) -> None:
