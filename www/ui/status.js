@@ -182,7 +182,8 @@ function day() {
 			const [ { events }, traffic ] = await Promise.all([ read('events'), read('traffic') ]);
 			place.replaceChildren(timeline(events, traffic, live.status, live.now(), live.offset, place));
 		} catch (problem) {
-			place.replaceChildren(h('p', { 'class': 'quiet' }, problem.message));
+			if (!place.querySelector('figure'))
+				place.replaceChildren(h('p', { 'class': 'quiet' }, problem.message));
 		}
 	}
 	return { element, update };

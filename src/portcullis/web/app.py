@@ -252,8 +252,9 @@ class Pages:
                 found = {**problem.details, **told}
                 return _give(_json(found), problem.status, **problem.headers)
             except BusError as error:
-                reason = f"Portcullis cannot be reached: {error}. The block stays as it was."
-                return _give(_json({"ok": False, "code": "lost", "reason": reason}), 503)
+                reason = "Portcullis does not answer. What it blocked stays blocked."
+                told = {"ok": False, "code": "lost", "reason": reason, "detail": str(error)}
+                return _give(_json(told), 503)
 
         return handle
 
