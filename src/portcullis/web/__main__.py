@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import logging
 import signal
 import ssl
@@ -22,7 +23,8 @@ from portcullis.web.live import Live
 from portcullis.web.server import Server
 
 log = logging.getLogger("portcullis.web")
-_LOOK_EVERY = 5.0
+_LOOK_EVERY, _LOOK_AGAIN = 5.0, 1.0
+_NO_NEW_PRIVS = 38  # prctl(2): no program started from here gains a right, setuid or not
 _REST = 0.5  # nothing but this page waits with us
 _STATE_EVENT = "portcullis.state"
 
@@ -73,7 +75,7 @@ class Web:
     def _look(self) -> None:
         """Networks come and go, and uhttpd may get another certificate."""
         self._follow()
-        self.loop.after(_LOOK_EVERY, self._look)
+        self.loop.after(_LOOK_AGAIN if self._said else _LOOK_EVERY, self._look)
 
     def _follow(self) -> None:
         try:
@@ -110,6 +112,8 @@ def main(argv: list[str] | None = None) -> int:
     options = _arguments(sys.argv[1:] if argv is None else argv)
     logging.basicConfig(format="portcullis-web: %(levelname)s: %(message)s")
     log.setLevel(logging.INFO)
+    # procd does this in its jail alone.
+    ctypes.CDLL(None).prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
     try:
         web = Web(options)
     except OSError as error:
