@@ -114,10 +114,8 @@ WEB = Peer(6443, 6443, "portcullis", "portcullis")
         ("portcullis.web", "access", "status"),
         ("portcullis.web", "access", "disconnect"),
         ("session", "access", "login"),
-        ("session", "access", "access"),
         ("session", "access", "destroy"),
         ("portcullis.state", "listen", ""),
-        ("portcullis.", "listen", ""),
     ],
 )
 def test_the_web_process_may(rights: AccessList, name: str, right: str, method: str) -> None:
