@@ -130,6 +130,7 @@ def test_the_web_process_may(rights: AccessList, name: str, right: str, method: 
         ("portcullis", "access", "disconnect"),
         ("portcullis.web2", "access", "status"),
         ("luci.portcullis", "access", "disconnect"),
+        ("session", "access", "access"),
         ("session", "access", "create"),
         ("session", "access", "grant"),
         ("session", "access", "list"),
