@@ -214,6 +214,7 @@ def test_guessing_is_stopped_at_the_door(running: Appliance) -> None:
     assert [answer.status for answer in answers] == [403, 403, 403, 429, 429]
     assert int(answers[-1].headers["retry-after"]) >= 1
     assert thief.login(PASSWORD).status == 429
+    assert running.web_log.read_text().count(f"a wrong password from {at.LAN_B.v4}") == 3
 
 
 def test_made_up_sessions_are_soon_not_asked_about(running: Appliance) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import re
 import time
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from portcullis.web.backoff import Allowance, Backoff
 from portcullis.web.bridge import Bridge
 from portcullis.web.live import Live, TooManyStreams
 from portcullis.web.origin import csrf_token, csrf_valid, known_host, same_origin
+
+log = logging.getLogger("portcullis.web")
 
 SECURITY = {
     "Content-Security-Policy": (
@@ -136,13 +139,15 @@ class Pages:
             found = self._bridge.call("session", "login", {**asked, "timeout": _SESSION_SECONDS})
         except BusError as error:
             if error.status == "Permission denied":
+                log.warning("a wrong password from %s", address)
                 raise Problem(403, "wrong", "Wrong user name or password.") from None
             raise
         finally:
             asked.clear()
         session = str(found.get("ubus_rpc_session", ""))
         self._backoff.succeeded(address)
-        if not self._bridge.core("status", session=session).get("ok"):
+        log.info("a login from %s", address)
+        if self._bridge.core("status", session=session).get("code") in ("denied", "forbidden"):
             self._bridge.call("session", "destroy", {"ubus_rpc_session": session})
             raise Problem(403, "no_right", "This user has no right to use Portcullis.")
         return self._welcome(session)
