@@ -19,7 +19,7 @@ from router.appliance import FILES, Appliance
 from router.visitor import Visitor
 
 PASSWORD = "open sesame"
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs")
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 pytestmark = pytest.mark.pyroute2  # there with the oldest Bottle, too
 
 
@@ -325,6 +325,7 @@ def test_it_serves_as_a_user_who_may_do_nothing_else(own: Appliance) -> None:
     )
     command = [*NOBODY, sys.executable, "-c", attack]
     said = own.world.router.run(command, env=own.environment()).stdout
+    assert own.web and "NoNewPrivs:\t1" in Path(f"/proc/{own.web.pid}/status").read_text()
     assert "answered" not in said
     assert "'denied'" in said
     assert own.state == "connected"
