@@ -179,6 +179,26 @@ def test_a_kernel_that_cannot_filter_on_bridges_is_a_fault_that_says_so(
     monkeypatch.undo()
 
 
+def test_a_kernel_that_refuses_is_not_tried_at_every_change(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def refuse(nft: Nftables, commands: str) -> None:
+        tries.append(commands)
+        raise NftError("Operation not supported")
+
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Nftables, "run", refuse)
+        for _ in range(5):
+            house.lan.apply(False, (LAN,))
+    assert (len(tries), "Operation not supported" in house.faults[FAULT]) == (1, True)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+    house.lan.apply(False, (LAN,))
+    assert (FAULT in house.faults, table() is None) == (False, False)
+
+
 def test_a_library_that_cannot_be_loaded_is_a_fault_and_nothing_worse(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:

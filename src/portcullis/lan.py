@@ -44,6 +44,7 @@ _LOOK_EVERY = 240.0  # a bridge forgets a silent device after 300
 _LOOK_OFTEN = 10.0  # while exceptions depend on where devices are, and under which addresses
 _FRESH = 1.0
 _SAVE_AFTER = 5.0
+_REST = 5.0
 
 
 class LanAccess:
@@ -67,6 +68,7 @@ class LanAccess:
         self._timer: Timer | None = None
         self._due = 0.0
         self._applied: Lan | None = None
+        self._rests_until, self._refusal = 0.0, ""
         self.lan: Lan | None = None
 
     # What the core does.
@@ -163,7 +165,10 @@ class LanAccess:
     def _restrict(self, lan: Lan) -> None:
         bridged = self._world.topology.bridged
         problems = []
-        if bridged:
+        if bridged and time.monotonic() < self._rests_until:
+            layer2 = False
+            problems.append(self._refusal)
+        elif bridged:
             try:
                 changed = self._packet_filter().reconcile(lan)
                 if changed and lan == self._applied:
@@ -171,7 +176,10 @@ class LanAccess:
                 self._applied, layer2 = lan, True
             except Exception as error:
                 self._applied, layer2 = None, False
-                problems.append(f"{error} (package kmod-nft-bridge?)")
+                self._refusal = f"{error} (package kmod-nft-bridge?)"
+                problems.append(self._refusal)
+                # Our own tries are changes of the kernel that would lead here again at once.
+                self._rests_until = time.monotonic() + _REST
                 self._forget_filter()
         else:
             layer2 = True
