@@ -197,6 +197,17 @@ def test_tampering_is_undone_and_told(
     assert (packets.reconcile(Lan()) != (), packets.reconcile(Lan())) == (True, ())
 
 
+def test_a_table_is_taken_away_by_its_deletion_alone(
+    packets: PacketFilter[Lan], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nft 1.1: an owned table takes no `add table` without its flags."""
+    packets.reconcile(Lan())
+    told: list[str] = []
+    monkeypatch.setattr(Nftables, "run", lambda _nft, commands: told.append(commands))
+    packets.remove()
+    assert told == ["delete table bridge portcullis\n"]
+
+
 def test_a_table_that_is_not_needed_is_taken_away(packets: PacketFilter[Lan]) -> None:
     packets.reconcile(Lan())
     assert (packets.remove(), packets.remove()) == (True, False)

@@ -195,7 +195,8 @@ class PacketFilter(Generic[T]):
         try:
             if self._list() is None:
                 return False
-            self._nft.run(self._table.clear())
+            # Without `add` before it, which an owned table does not take.
+            self._nft.run(f"delete table {self._table.family} {self._table.name}\n")
         except NftError as error:
             raise FilterError(f"nft: {error}") from None
         return True
