@@ -268,6 +268,9 @@ BROKEN = {
     "a verdict that opens": REMEMBERED.replace("goto to_local", "accept"),
     "a rule": REMEMBERED + "add rule inet portcullis forward accept\n",
     "a command more": REMEMBERED.replace("}\n", "}; flush ruleset\n"),
+    "a rule behind an element": REMEMBERED.replace(
+        "}\n", "}; insert rule inet portcullis forward accept\n", 1
+    ),
     "a set that is not there": REMEMBERED.replace(" protected ", " nowhere "),
     "a name too long": REMEMBERED.replace(at.LAN_BRIDGE, "x" * 40),
     "binary": "\1\2\3",
