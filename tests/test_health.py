@@ -226,8 +226,8 @@ def test_one_answer_ends_all_doubt() -> None:
 def asked_for_a_handshake(before: Reading) -> Health:
     """A health that has just advised a handshake, at 10.0 seconds."""
     health = Health(0.0, before)
-    health.observe(1.0, before._replace(sent=before.sent + 1))
-    last = before._replace(sent=before.sent + 1)
+    health.observe(1.0, before._replace(sent=before.sent + PACKET))
+    last = before._replace(sent=before.sent + PACKET)
     advices = [health.observe(second, last) for second in (6.0, 8.0, 10.0)]
     assert Advice.HANDSHAKE in advices
     return health
@@ -253,6 +253,19 @@ def test_an_answered_handshake_counts_though_the_octets_look_the_same() -> None:
     after = Reading(5, HANDSHAKE_IN, 10**6)
     advices = [health.observe(10.0 + n / 4, after) for n in range(1, 20)]
     assert Advice.DEAD not in advices
+
+
+def test_a_keepalive_of_our_own_waits_for_no_answer() -> None:
+    health = Health(0.0, Reading(1, 0, 0))
+    advices = [health.observe(float(n), Reading(1, 0, KEEPALIVE)) for n in range(1, 15)]
+    assert set(advices) == {Advice.FINE}
+    assert health.next_poll() == Limits().poll_idle
+
+
+def test_anything_more_than_a_keepalive_does() -> None:
+    health = Health(0.0, Reading(1, 0, 0))
+    advices = [health.observe(float(n), Reading(1, 0, KEEPALIVE + 32)) for n in range(1, 5)]
+    assert Advice.PROBE in advices
 
 
 def test_limits_can_be_set() -> None:

@@ -17,6 +17,10 @@ from portcullis.driver import Reading
 HANDSHAKE_OCTETS = 92 + 32
 """What a handshake brings by itself: WireGuard's response and one keepalive."""
 
+_KEEPALIVE_OCTETS = 32
+"""What WireGuard sends by itself ten seconds after the last data came. Nobody answers that, and
+nothing else is so small."""
+
 _ASKED_AGAIN = (148, 2 * 148)
 """Handshake initiations of the far side between two looks, which are no multiple of 16 as all
 data is. Somebody who asks for a handshake again and again hears nothing of our answers."""
@@ -71,7 +75,7 @@ class Health:
         answered = self._doubt is Advice.HANDSHAKE and renewed
         if reading.received > self._received or answered:
             return self._listen(now, reading)
-        if self._unanswered_since is None and reading.sent > self._sent:
+        if self._unanswered_since is None and reading.sent - self._sent > _KEEPALIVE_OCTETS:
             self._unanswered_since = now
         self._sent = max(self._sent, reading.sent)
         return self._judge(now)
