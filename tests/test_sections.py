@@ -76,6 +76,16 @@ def test_options_that_the_owner_added_to_the_zone_stay() -> None:
     assert missing_in_firewall([ZONE], present(ZONE, log="1", device=["pc0", "tun9"])) == []
 
 
+def test_a_zone_of_the_owners_with_our_name_has_ours_called_otherwise() -> None:
+    """fw4 loads nothing at all where two zones have one name."""
+    own = {"cfg07": {".type": "zone", ".name": "cfg07", "name": "vpn"}}
+    zone, forwarding = missing_in_firewall([ZONE, *forwardings(["lan"])], own)
+    assert zone.arguments["values"]["name"] == "portcullis"
+    assert forwarding.arguments["values"] == {"src": "lan", "dest": "portcullis"}
+    renamed = missing_in_firewall([ZONE], {**own, **present(ZONE)})
+    assert renamed == [Change("set", {"section": "portcullis", "values": {"name": "portcullis"}})]
+
+
 def test_a_forwarding_of_the_owners_own_is_enough() -> None:
     own = {"cfg01": {".type": "forwarding", ".name": "cfg01", "src": "lan", "dest": "vpn"}}
     assert missing_in_firewall(forwardings(["lan"]), own) == []

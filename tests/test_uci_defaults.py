@@ -52,6 +52,20 @@ def test_every_section_is_there_as_the_daemon_wants_it(root: RootFilesystem) -> 
     assert root.config("network").startswith(NETWORK)
 
 
+def test_a_zone_of_the_owners_with_our_name_has_ours_called_otherwise(
+    root: RootFilesystem,
+) -> None:
+    """fw4 loads nothing at all where two zones have one name."""
+    own = "\nconfig zone\n\toption name 'vpn'\n\tlist device 'tun0'\n"
+    root.path("etc/config/firewall").write_text(FIREWALL + own)
+    root.script(SCRIPT)
+    assert "firewall.portcullis.name=portcullis" in show(root, "firewall.portcullis")
+    assert "firewall.portcullis_lan.dest=portcullis" in show(root, "firewall.portcullis_lan")
+    before = root.config("firewall")
+    root.script(SCRIPT)
+    assert root.config("firewall") == before
+
+
 def test_a_second_run_writes_nothing(root: RootFilesystem) -> None:
     root.script(SCRIPT)
     files = [root.path("etc/config", name) for name in CONFIGS]

@@ -14,6 +14,7 @@ from pathlib import Path
 from portcullis import __version__, api, bus, hotplug
 from portcullis.core import Core, Paths
 from portcullis.door import CERTIFICATE, KEY, Door
+from portcullis.logs import log_to_procd
 from portcullis.loop import Loop
 from portcullis.states import State
 from portcullis.watch import Watch
@@ -49,7 +50,7 @@ def _alone(run: Path) -> bool:
 
 def main(argv: list[str] | None = None) -> int:
     options = _arguments(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="portcullis: %(levelname)s: %(message)s")
+    log_to_procd("portcullis")
     # Ours alone: libraries log whole messages, keys included.
     log.setLevel(logging.DEBUG if options.debug else logging.INFO)
     if not _alone(options.run):

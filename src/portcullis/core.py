@@ -168,8 +168,10 @@ class Core:
             log.info("no remembered networks: %s", error)
         self._families_told = self.uplink.families
         self._started = self.intent.connected or not self.block.stands()
-        connected = self.intent.connected
-        self.happen(Event.START_CONNECTED if connected else Event.START_DISCONNECTED, "start")
+        if self.intent.connected:
+            self.happen(Event.START_CONNECTED, "the daemon started, you had connected before")
+        else:
+            self.happen(Event.START_DISCONNECTED, "")
         self.bus.connect()
         self._started = self._lan_known = True
         self.kernel_changed()

@@ -13,8 +13,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-ZONE = "vpn"
-_FORWARDING = "portcullis_"
+ZONES = ("vpn", "portcullis", "pc0")
+"""What the tunnel's zone may be called: the first that is free."""
+
+_SECTION, _FORWARDING = "portcullis", "portcullis_"
 
 Value = str | list[str]
 
@@ -62,7 +64,7 @@ def forwardings(zones: Iterable[str]) -> tuple[Section, ...]:
     found = []
     for zone in dict.fromkeys(zones):
         name = _FORWARDING + re.sub("[^A-Za-z0-9_]", "_", zone)
-        found.append(Section(name, "forwarding", {"src": zone, "dest": ZONE}))
+        found.append(Section(name, "forwarding", {"src": zone, "dest": ZONES[0]}))
     return tuple(found)
 
 
@@ -85,7 +87,8 @@ def missing_in_network(wanted: Iterable[Section], present: Mapping[str, Any]) ->
 def missing_in_firewall(wanted: Iterable[Section], present: Mapping[str, Any]) -> list[Change]:
     """Changes after which zone and forwardings are there. Options that the owner added stay,
     and so does a forwarding of the owner's own that does the same."""
-    sections = {section.name: section for section in wanted}
+    zone = _zone_name(present)
+    sections = {section.name: _in_zone(section, zone) for section in wanted}
     changes: list[Change] = []
     stale = [n for n in present if n.startswith(_FORWARDING) and n not in sections]
     changes += [Change("delete", {"section": name}) for name in stale]
@@ -98,6 +101,18 @@ def missing_in_firewall(wanted: Iterable[Section], present: Mapping[str, Any]) -
             continue
         changes += _completed(section, found)
     return changes
+
+
+def _zone_name(present: Mapping[str, Any]) -> str:
+    """A name that no zone of the owner's has: fw4 loads *nothing* where two have the same."""
+    zones = [n for n, s in present.items() if s.get(".type") == "zone" and n != _SECTION]
+    taken = {present[name].get("name") for name in zones}
+    return next((name for name in ZONES if name not in taken), ZONES[0])
+
+
+def _in_zone(section: Section, zone: str) -> Section:
+    option = {"zone": "name", "forwarding": "dest"}.get(section.type)
+    return section._replace(options={**section.options, option: zone}) if option else section
 
 
 def _does_the_same(section: Section, other: Mapping[str, Any]) -> bool:

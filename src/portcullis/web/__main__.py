@@ -13,6 +13,7 @@ from pathlib import Path
 
 from portcullis import __version__, bus
 from portcullis.bus import BusError
+from portcullis.logs import log_to_procd
 from portcullis.loop import Loop
 from portcullis.rights import OBJECT, PORT
 from portcullis.web import assets, tls
@@ -110,7 +111,7 @@ class Web:
 
 def main(argv: list[str] | None = None) -> int:
     options = _arguments(sys.argv[1:] if argv is None else argv)
-    logging.basicConfig(format="portcullis-web: %(levelname)s: %(message)s")
+    log_to_procd("portcullis-web")
     log.setLevel(logging.INFO)
     # procd does this in its jail alone.
     ctypes.CDLL(None).prctl(_NO_NEW_PRIVS, 1, 0, 0, 0)
