@@ -12,10 +12,11 @@ import sys
 from pathlib import Path
 
 from portcullis import __version__, api, bus, hotplug
-from portcullis.core import Core, Paths
+from portcullis.core import Core
 from portcullis.door import CERTIFICATE, KEY, Door
 from portcullis.logs import log_to_procd
 from portcullis.loop import Loop
+from portcullis.paths import Paths
 from portcullis.states import State
 from portcullis.watch import Watch
 from portcullis.wireguard import WireGuard

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from portcullis import intent, lanruleset, networks, openwrt, profiles, ruleset, settings, uplink
 from portcullis.block import FILTER, Block
@@ -28,6 +28,7 @@ from portcullis.lan import LanAccess
 from portcullis.loop import Loop, Timer
 from portcullis.netlink import NetlinkError
 from portcullis.networks import Corrections, Surroundings
+from portcullis.paths import Paths
 from portcullis.policy import Network, Policy, decide
 from portcullis.profiles import ProfileRefusedError
 from portcullis.settings import CLOSED, SettingError, Settings
@@ -42,45 +43,6 @@ log = logging.getLogger("portcullis")
 _REPAIR_AFTER = 1.0
 _SAVE_AFTER = 5.0
 _SETTLE = 0.02
-
-
-class Paths(NamedTuple):
-    """Where things are kept: what must last, what is gone with the power, what came with us."""
-
-    home: Path = Path("/etc/portcullis")
-    run: Path = Path("/var/run/portcullis")
-    share: Path = Path("/usr/share/portcullis")
-
-    @property
-    def intent(self) -> Path:
-        return self.home / "intent"
-
-    @property
-    def unsaved(self) -> Path:
-        """The intent while it is being written, and as long as it cannot be: gone at reboot."""
-        return self.run / "intent"
-
-    @property
-    def profiles(self) -> Path:
-        return self.home / "profiles"
-
-    @property
-    def endpoints(self) -> Path:
-        return self.home / "endpoints"
-
-    @property
-    def networks(self) -> Path:
-        return self.home / "networks"
-
-    @property
-    def boot(self) -> Path:
-        """Elements that the boot guard loads with the table."""
-        return self.home / "boot.nft"
-
-    @property
-    def boot_lan(self) -> Path:
-        """The table that keeps devices apart, for the boot guard; none where they may meet."""
-        return self.home / "lan.nft"
 
 
 class Refusal(Exception):
