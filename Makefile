@@ -29,7 +29,7 @@ test-vm: .venv/ready
 test-openwrt: .venv/ready
 	PORTCULLIS_TEST_ISOLATED=1 $(PYTHON) -m pytest -c src/pyproject.toml --rootdir . -m openwrt -rs tests/test_openwrt.py
 
-lint: .venv/ready
+lint: .venv/ready tests/node_modules/ready
 	.venv/bin/ruff check --config src/pyproject.toml src tests package
 	.venv/bin/ruff format --config src/pyproject.toml --check src tests package
 	PYTHONPATH= MYPYPATH=$(PYTHONPATH) .venv/bin/mypy --config-file src/pyproject.toml -p portcullis -p router -p vm -p images -p luci
@@ -53,6 +53,11 @@ package:
 clean:
 	rm -rf .venv .venv-old .vm .mypy_cache .ruff_cache dist tests/.screenshots tests/node_modules
 
-.venv/ready: tests/setup.sh tests/requirements.txt tests/package-lock.json openwrt-sdk.cfg
+.venv/ready: tests/setup.sh tests/requirements.txt openwrt-sdk.cfg
 	tests/setup.sh
+	touch $@
+
+# npm comes with the virtual environment, and installs what tests/package-lock.json says.
+tests/node_modules/ready: tests/package-lock.json .venv/ready
+	cd tests && PATH="$(CURDIR)/.venv/bin:$$PATH" npm ci --loglevel error --ignore-scripts --no-audit --no-fund > /dev/null
 	touch $@

@@ -51,7 +51,3 @@ oldest() {
 }
 sed "s/^pyroute2==.*/pyroute2==$(oldest pyroute2)/; s/^bottle==.*/bottle==$(oldest bottle)/; /^mypy\\|^ruff\\|^nodejs\\|playwright/d" "$here/requirements.txt" > "$top/.venv/old.txt"
 venv .venv-old "$top/.venv/old.txt"
-
-# npm comes with the virtual environment; tests/package-lock.json says what it installs.
-cd "$here"
-PATH="$top/.venv/bin:$PATH" npm ci --silent --ignore-scripts --no-audit --no-fund
