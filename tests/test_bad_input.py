@@ -212,3 +212,13 @@ def test_without_nft_the_way_out_is_taken_away_and_given_back(idle: Appliance) -
     router.ip("route replace default via 203.0.113.1\n")  # netifd's part
     idle.until_state("connected")
     leaks(idle, probes)
+
+
+def test_a_lost_intent_of_a_router_that_was_connected_means_connected(appliance: Appliance) -> None:
+    """Whether its server had a name or not: any connection leaves a trace."""
+    appliance.connect("vpn1")
+    appliance.kill()
+    (appliance.home / "intent").unlink()
+    appliance.start()
+    appliance.until_state("connected")
+    assert any("intent is missing" in fault for fault in appliance.status()["faults"])

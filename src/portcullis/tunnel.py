@@ -418,7 +418,9 @@ class Tunnel:
             self._later(min(left, self._pace.poll_waiting), self._await_retry)
 
     def _remember(self) -> None:
-        """Addresses that were proven to be the server's; a forged one is never kept."""
+        """Addresses that were proven to be the server's; a forged one is never kept. The file
+        is also the trace of a connection, for the day the intent is lost: so it is written
+        where the server has no name, too."""
         assert self.profile is not None
         proven = {socket.address for socket in self.endpoints}
         fresh = {
@@ -426,7 +428,8 @@ class Tunnel:
             for host, found in self._resolved.items()
             if proven & set(found)
         }
-        if any(self._remembered.get(host) != found for host, found in fresh.items()):
+        new = any(self._remembered.get(host) != found for host, found in fresh.items())
+        if new or not self._cache.exists():
             self._remembered |= fresh
             try:
                 write_durably(self._cache, json.dumps(self._remembered, indent=1) + "\n")
