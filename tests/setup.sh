@@ -30,6 +30,9 @@ for pair in $needed; do
 	PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%:*}" > /dev/null || missing="$missing ${pair##*:}"
 done
 [ -e /etc/protocols ] || missing="$missing netbase"
+# playwright's driver and npm's node need it, and nothing else in a minimal Debian does.
+set -- /usr/lib/*/libatomic.so.1
+[ -e "$1" ] || missing="$missing libatomic1"
 /usr/bin/python3 -c 'import ensurepip' 2> /dev/null || missing="$missing python3-venv"
 if [ -n "$missing" ]; then
 	sudo=
