@@ -90,6 +90,13 @@ def test_a_first_visitor_is_asked_to_log_in_and_told_whether_he_is_protected(chr
         expect(page.get_by_text("Not protected since")).to_be_visible()
 
 
+def test_a_page_of_which_a_part_did_not_come_is_loaded_again(chromium: Any) -> None:
+    with opened(chromium) as page:
+        page.route("**/graph.js", lambda route: route.abort(), times=2)
+        page.goto(HOME)
+        expect(page.get_by_label("Password")).to_be_focused()
+
+
 def test_a_wrong_password_is_said_and_the_right_one_lets_in(chromium: Any) -> None:
     with opened(chromium) as page:
         page.goto(HOME)
