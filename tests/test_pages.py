@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from router import addresses as at
 from router.appliance import UI, WEB_PORT, Appliance
-from router.browser import DESKTOP, PHONE, browser, complaints, shoot
+from router.browser import DESKTOP, PHONE, browser, complaints, shoot, visit
 from router.flood import Flood
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -34,7 +34,13 @@ def running() -> Iterator[Appliance]:
 
 @pytest.fixture(scope="module")
 def chromium(running: Appliance) -> Iterator[Any]:
+    """A browser that has shown the page once: by then its host's addresses are settled."""
     with browser(running.world.lana) as found:
+        context = found.new_context()
+        page = context.new_page()
+        visit(page, HOME)
+        page.get_by_label("Password").wait_for(timeout=30_000)
+        context.close()
         yield found
 
 
@@ -59,7 +65,7 @@ def opened(
 
 
 def log_in(page: Any) -> None:
-    page.goto(HOME)
+    visit(page, HOME)
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("link", name="Status")).to_be_visible()
@@ -85,7 +91,7 @@ def says(page: Any, word: str, timeout: float = 10_000) -> None:
 
 def test_a_first_visitor_is_asked_to_log_in_and_told_whether_he_is_protected(chromium: Any) -> None:
     with opened(chromium) as page:
-        page.goto(HOME)
+        visit(page, HOME)
         expect(page.get_by_label("Password")).to_be_focused()
         expect(page.get_by_text("Not protected since")).to_be_visible()
 
@@ -93,13 +99,13 @@ def test_a_first_visitor_is_asked_to_log_in_and_told_whether_he_is_protected(chr
 def test_a_page_of_which_a_part_did_not_come_is_loaded_again(chromium: Any) -> None:
     with opened(chromium) as page:
         page.route("**/graph.js", lambda route: route.abort(), times=2)
-        page.goto(HOME)
+        visit(page, HOME)
         expect(page.get_by_label("Password")).to_be_focused()
 
 
 def test_a_wrong_password_is_said_and_the_right_one_lets_in(chromium: Any) -> None:
     with opened(chromium) as page:
-        page.goto(HOME)
+        visit(page, HOME)
         page.get_by_label("Password").fill("wrong")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_have_text("Wrong user name or password.")
@@ -128,7 +134,7 @@ def test_luci_hands_its_login_over(page: Any, running: Appliance, chromium: Any)
     session = page.context.cookies()[0]["value"]
     token = running.call("token", session=session)["token"]
     with opened(chromium) as newcomer:
-        newcomer.goto(f"{HOME}#token={token}")
+        visit(newcomer, f"{HOME}#token={token}")
         says(newcomer, "Not protected")
         assert token not in newcomer.url
 
@@ -364,7 +370,7 @@ def test_every_page_is_accessible_and_fits(
 
     # axe-core is put into the page, which the page's own policy forbids.
     with opened(chromium, size, scheme, bypass_csp=True) as page:
-        page.goto(HOME)
+        visit(page, HOME)
         expect(page.get_by_text("Not protected since")).to_be_visible()
         look(page, "login")
         log_in(page)
@@ -389,7 +395,7 @@ def test_every_page_is_accessible_and_fits(
         running.kill()
         says(page, "Out of touch", timeout=8000)
         look(page, "out-of-touch")
-        page.goto(f"{HOME}blocked")
+        visit(page, f"{HOME}blocked")
         look(page, "block-page")
     running.start()
     running.disconnect()

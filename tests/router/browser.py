@@ -39,6 +39,18 @@ def browser(host: Namespace) -> Iterator[Any]:
             playwright.stop()
 
 
+def visit(page: Any, address: str, tries: int = 8) -> None:
+    """Go to a page. Chromium gives up what it has begun when its host's addresses change, and on
+    a host that was made a moment ago they still may: a person would try again."""
+    for left in reversed(range(tries)):
+        try:
+            page.goto(address)
+            return
+        except Exception as error:  # playwright's, which is not imported before it is needed
+            if "ERR_NETWORK_CHANGED" not in str(error) or not left:
+                raise
+
+
 _PROGRAMS = ("chromium-headless-shell", "chromium")
 
 
