@@ -378,8 +378,8 @@ class Core:
         self.kernel_changed()  # what counts as upstream may have changed with it
 
     def _sample(self) -> None:
+        self._loop.after(SAMPLE, self._sample)  # first: one sample that fails is not the last
         self.note_traffic()
-        self._loop.after(SAMPLE, self._sample)
 
     def note_traffic(self) -> None:
         reading = self.driver.reading() if self.tunnel.link else None
