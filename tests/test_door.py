@@ -17,7 +17,7 @@ from router.standin.bus import CallFailed
 from router.standin.wire import Status
 
 from portcullis.bus import BusError
-from portcullis.core import Refusal
+from portcullis.commands import Refusal
 from portcullis.door import Door, certificate
 from portcullis.rights import READ, WRITE
 

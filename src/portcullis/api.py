@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from portcullis import __version__, profiles
+from portcullis import __version__, commands, profiles
 from portcullis.bus import Methods
-from portcullis.core import Core, Refusal
+from portcullis.commands import Refusal
+from portcullis.core import Core
 from portcullis.door import Door
 from portcullis.rights import OBJECT as WEB_OBJECT
 from portcullis.settings import LISTS, Settings
@@ -138,17 +139,17 @@ def _tunnel(core: Core) -> Reply:
 
 
 def _connect(core: Core, profile: str) -> Reply:
-    warning = core.connect(profile)
+    warning = commands.connect(core, profile)
     return {"ok": True, "state": core.state.value, "warning": warning or ""}
 
 
 def _disconnect(core: Core) -> Reply:
-    warning = core.disconnect()
+    warning = commands.disconnect(core)
     return {"ok": True, "state": core.state.value, "warning": warning or ""}
 
 
 def _set(core: Core, name: str, value: str) -> Reply:
-    warning = core.set(name, value)
+    warning = commands.set_option(core, name, value)
     return {"ok": True, "warning": warning, **shown(core.settings)}
 
 
@@ -199,16 +200,16 @@ def _events(core: Core) -> Reply:
 
 
 def _import_profile(core: Core, name: str, text: str) -> Reply:
-    core.import_profile(name, text)
+    commands.import_profile(core, name, text)
     return {"ok": True}
 
 
 def _rename_profile(core: Core, name: str, new_name: str) -> Reply:
-    return {"ok": True, "warning": core.rename_profile(name, new_name) or ""}
+    return {"ok": True, "warning": commands.rename_profile(core, name, new_name) or ""}
 
 
 def _delete_profile(core: Core, name: str) -> Reply:
-    core.delete_profile(name)
+    commands.delete_profile(core, name)
     return {"ok": True}
 
 

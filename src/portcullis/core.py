@@ -15,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from portcullis import intent, lanruleset, networks, openwrt, profiles, ruleset, settings, uplink
+from portcullis import intent, networks, openwrt, profiles, settings, uplink
 from portcullis.block import FILTER, Block
+from portcullis.boot import Boot
 from portcullis.bus import Bus, BusError
 from portcullis.catalogue import Catalogue
 from portcullis.driver import Driver
@@ -30,8 +31,7 @@ from portcullis.netlink import NetlinkError
 from portcullis.networks import Corrections, Surroundings
 from portcullis.paths import Paths
 from portcullis.policy import Network, Policy, decide
-from portcullis.profiles import ProfileRefusedError
-from portcullis.settings import CLOSED, SettingError, Settings
+from portcullis.settings import CLOSED, Settings
 from portcullis.states import Action, Event, State, active, transition
 from portcullis.storage import write_durably
 from portcullis.traffic import SAMPLE, Traffic
@@ -43,14 +43,6 @@ log = logging.getLogger("portcullis")
 _REPAIR_AFTER = 1.0
 _SAVE_AFTER = 5.0
 _SETTLE = 0.02
-
-
-class Refusal(Exception):
-    """A command that is not carried out; `code` is for programs, the text for people."""
-
-    def __init__(self, code: str, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
 
 
 class Core:
@@ -87,7 +79,7 @@ class Core:
         self.traffic = Traffic()
         self.catalogue = Catalogue(paths.profiles)
         self._integration = Integration(loop, bus, self.faults, paths.share)
-        self._boot_texts: dict[Path, str] = {}
+        self._boot = Boot(paths.boot, paths.boot_lan)
         self.lan = LanAccess(loop, bus, self.faults, paths.run, self.enforce)
         self._lan_known = False
 
@@ -196,11 +188,11 @@ class Core:
         if action is Action.STOP:
             self.tunnel.stop()
         elif action is Action.START and event is Event.RETRY:
-            self.tunnel.retry(self._order(event))
+            self.tunnel.retry(self.order(event))
         elif action is Action.START:
-            self.tunnel.start(self._order(event))
+            self.tunnel.start(self.order(event))
 
-    def _order(self, event: Event) -> tuple[str, ...]:
+    def order(self, event: Event) -> tuple[str, ...]:
         """Profiles to try: the owner's choice, then the fallbacks. What worked a moment ago is
         tried first after a loss."""
         known = profiles.names(self._paths.profiles)
@@ -210,69 +202,7 @@ class Core:
             order = (self.tunnel.profile.name, *order)
         return tuple(dict.fromkeys(order))
 
-    # The owner's commands.
-
-    def connect(self, profile: str) -> str | None:
-        """The owner's connect, or change of profile; a warning where it could not be
-        remembered. Raises Refusal."""
-        name = profile or self.intent.profile
-        order = (name,) if name else self._order(Event.CONNECT)
-        if not order:
-            raise Refusal("no_profile", f"There is no profile in {self._paths.profiles}.")
-        try:
-            profiles.load(self._paths.profiles, order[0])
-        except profiles.NoProfileError as error:
-            raise Refusal("bad_profile", f"Not connected: {error}.") from None
-        present = self.tunnel.profile
-        changes = present is not None and present.name != order[0]
-        warning = self._remember(Intent(True, order[0]))
-        self.happen(Event.CHANGE_PROFILE if changes else Event.CONNECT, "the owner connected")
-        return warning
-
-    def disconnect(self) -> str | None:
-        """The owner's disconnect; a warning where it could not be remembered."""
-        warning = self._remember(Intent(False, self.intent.profile))
-        self.happen(Event.DISCONNECT, "the owner disconnected")
-        return warning
-
-    def set(self, name: str, value: str) -> str:
-        """Change a setting; what to tell the owner beside "done". Raises Refusal."""
-        try:
-            wanted, option = settings.change(self.settings, name, value)
-        except SettingError as error:
-            raise Refusal(error.code, str(error)) from None
-        if not option:
-            return "The kill switch is enabled, as always."
-        self._adopt(wanted, ())
-        if option in settings.NETWORKS:
-            self._read_surroundings()
-        return self._save(option)
-
-    def import_profile(self, name: str, text: str) -> None:
-        """Keep a new profile. Raises ProfileRefusedError or OSError."""
-        profiles.add(self._paths.profiles, name, text)
-
-    def rename_profile(self, name: str, new_name: str) -> str | None:
-        """Rename a profile, wherever it is named too; a warning where that cannot be saved.
-        Raises ProfileRefusedError or OSError."""
-        profiles.rename(self._paths.profiles, name, new_name)
-        warnings = []
-        if self.intent.profile == name:
-            warnings.append(self._remember(self.intent._replace(profile=new_name)))
-        if name in self.settings.profiles:
-            order = [new_name if n == name else n for n in self.settings.profiles]
-            warnings.append(self.set("profiles", " ".join(order)))
-        self.tunnel.renamed(name, new_name)
-        return next(filter(None, warnings), None)
-
-    def delete_profile(self, name: str) -> None:
-        """Forget a profile that is not in use. Raises ProfileRefusedError or OSError."""
-        chosen = self.intent.profile if self.intent.connected else ""
-        if name and name in (chosen, self.tunnel.profile and self.tunnel.profile.name):
-            raise ProfileRefusedError(f"profile {name} is in use: connect to another one first")
-        profiles.remove(self._paths.profiles, name)
-        if name in self.settings.profiles:
-            self.set("profiles", " ".join(n for n in self.settings.profiles if n != name))
+    # What the owner wants (`commands`).
 
     def reload(self) -> None:
         """Read the settings and the networks again; somebody says they have changed."""
@@ -280,7 +210,8 @@ class Core:
         self._read_surroundings()
         self.lan.reload()
 
-    def _remember(self, wanted: Intent) -> str | None:
+    def remember(self, wanted: Intent) -> str | None:
+        """Keep the intent before it is acted on; a warning where it cannot be kept."""
         self.intent = wanted
         with suppress(OSError):  # it only bridges the time until the lasting file is written
             intent.save(self._paths.unsaved, wanted)
@@ -294,6 +225,13 @@ class Core:
             return warning
         self.faults.note("intent", None)
         return None
+
+    def change(self, wanted: Settings, option: str) -> str:
+        """Put a changed setting into force, then save it; a warning where it is not saved yet."""
+        self._adopt(wanted, ())
+        if option in settings.NETWORKS:
+            self._read_surroundings()
+        return self._save(option)
 
     # Settings and surroundings.
 
@@ -465,29 +403,12 @@ class Core:
             applied = self.block.apply(policy, upstream)
             flipped = flipped or applied.flipped
         if self.bus.up:  # before that the settings and networks are not known to be the owner's
-            self._prepare_boot(policy)
+            self._boot.prepare(policy, self._lan_known)
         if not applied.whole and self._repair is None:
             self._repair = self._loop.after(_REPAIR_AFTER, self._repair_now)
         if flipped:
             self._loop.after(0, self._drop_dns_cache)
         return applied.armed
-
-    def _prepare_boot(self, policy: Policy) -> None:
-        """Keep what the boot guard needs up to date."""
-        texts = {self._paths.boot: ruleset.boot(policy)}
-        if self._lan_known:
-            texts[self._paths.boot_lan] = lanruleset.boot(policy.lan)
-        for path, text in texts.items():
-            if self._boot_texts.get(path) == text:
-                continue
-            try:
-                if not text:
-                    path.unlink(missing_ok=True)
-                elif not path.exists() or path.read_text() != text:
-                    write_durably(path, text)
-            except (OSError, ValueError) as error:
-                log.warning("the boot guard keeps what it knew: %s", error)
-            self._boot_texts[path] = text  # once, or a full flash would be tried at every change
 
     def _repair_now(self) -> None:
         self._repair = None

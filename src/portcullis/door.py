@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from portcullis.bus import BusError, Methods
-from portcullis.core import Core, Refusal
+from portcullis.commands import Refusal
+from portcullis.core import Core
 from portcullis.rights import PORT, READ, WRITE
 from portcullis.states import State, row
 
