@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from portcullis import intent, networks, openwrt, profiles, settings, uplink
+from portcullis import intent, lines, networks, openwrt, profiles, settings, uplink
 from portcullis.block import FILTER, Block
 from portcullis.boot import Boot
 from portcullis.bus import Bus, BusError
@@ -30,7 +30,7 @@ from portcullis.loop import Loop, Timer
 from portcullis.netlink import NetlinkError
 from portcullis.networks import Corrections, Surroundings
 from portcullis.paths import Paths
-from portcullis.policy import Network, Policy, decide
+from portcullis.policy import Network, Outer, Policy, decide, endpoint_objection
 from portcullis.settings import CLOSED, Settings
 from portcullis.states import Action, Event, State, active, transition
 from portcullis.storage import write_durably
@@ -73,6 +73,7 @@ class Core:
         self.uplink = Uplink()
         self._families_told: frozenset[int] = frozenset()
         self.surroundings = Surroundings()
+        self._outer: tuple[Outer, ...] = ()
         self.faults = Faults()
         self.block = Block(paths.run, self.faults)
         self.history = History()
@@ -312,6 +313,7 @@ class Core:
                 write_durably(self._paths.networks, text)
         except OSError as error:
             log.warning("networks cannot be remembered: %s", error)
+        self._hold_lines()
         self.enforce()
         self.kernel_changed()  # what counts as upstream may have changed with it
 
@@ -346,6 +348,7 @@ class Core:
         self._read_uplink()
         if self.uplink.gateways != gateways:
             self._read_surroundings()
+        self._hold_lines()
         self.enforce()
         self.tunnel.check()
         self._integration.attach()
@@ -363,6 +366,20 @@ class Core:
         else:
             self.faults.note("uplink", None)
 
+    def _hold_lines(self) -> None:
+        try:
+            found = lines.hold(self.surroundings.lines)
+        except OSError as error:
+            self.faults.note("line", f"what carries the line to the internet is blocked: {error}")
+            return
+        own, wrong = self.uplink.addresses, []
+        for outer in found:
+            if objection := endpoint_objection(outer.address, self.networks, own):
+                wrong.append(f"the remote end of the line to the internet: {objection}")
+                found = tuple(known for known in found if known != outer)
+        self.faults.note("line", "; ".join(wrong) or None)
+        self._outer = found
+
     def policy(self) -> Policy:
         return decide(
             self.state,
@@ -374,6 +391,7 @@ class Core:
             self.tunnel.bootstrap,
             self._served(),
             self.lan.lan,
+            self._outer,
         )
 
     def _served(self) -> tuple[Network, ...]:

@@ -13,6 +13,8 @@ from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from typing import Any, NamedTuple
 
+from portcullis import lines
+from portcullis.lines import Line
 from portcullis.policy import TUNNEL, IPNetwork, Network
 
 _VIRTUAL = ("lo", TUNNEL, "")
@@ -31,7 +33,7 @@ class Surroundings(NamedTuple):
     same; devices that lead upstream; what the owner should know; fw4's zones that forward
     upstream; netifd's interfaces that are up, with their devices; devices of
     networks from which the router is managed: their zones accept input, and nothing upstream lies
-    on them."""
+    on them; lines that the kernel carries in IP packets."""
 
     networks: tuple[Network, ...] = ()
     served: tuple[Network, ...] = ()
@@ -40,6 +42,7 @@ class Surroundings(NamedTuple):
     zones: tuple[str, ...] = ()
     interfaces: tuple[tuple[str, str], ...] = ()
     managing: tuple[str, ...] = ()
+    lines: tuple[Line, ...] = ()
 
 
 class Corrections(NamedTuple):
@@ -133,6 +136,7 @@ def derive(
         tuple(zone.name for zone in vouching),
         tuple((str(i["interface"]), str(i["l3_device"])) for i in interfaces if i.get("l3_device")),
         tuple(sorted(managing)),
+        lines.listed(used, upstream),
     )
 
 

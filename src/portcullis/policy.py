@@ -41,6 +41,14 @@ class Socket(NamedTuple):
     port: int
 
 
+class Outer(NamedTuple):
+    """The packets that carry a line, by the kind of the kernel's device (`lines`), and the remote
+    end that they go to."""
+
+    kind: str
+    address: str
+
+
 class Link(NamedTuple):
     """The tunnel as far as policy cares: our addresses in it, its resolvers, what it carries.
 
@@ -84,7 +92,8 @@ class Policy(NamedTuple):
 
     `served` are networks that are not protected but that the router answers all the same, with
     replies only (K14). While the link is not `flowing` the router alone may use it, to bring it
-    up: devices are told no at once (K15). `lan` is None where access has no exceptions.
+    up: devices are told no at once (K15). `lan` is None where access has no exceptions. `outer` is
+    the same in every state: what a line carries is judged on the line.
     """
 
     released: bool = False
@@ -96,6 +105,7 @@ class Policy(NamedTuple):
     endpoints: tuple[Socket, ...] = ()
     bootstrap: tuple[Socket, ...] = ()
     lan: Lan | None = None
+    outer: tuple[Outer, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -125,6 +135,7 @@ def decide(
     bootstrap: tuple[Socket, ...],
     served: tuple[Network, ...] = (),
     lan: Lan | None = None,
+    outer: tuple[Outer, ...] = (),
 ) -> Policy:
     """The policy of a state. Total: every combination of arguments has one.
 
@@ -142,13 +153,14 @@ def decide(
         endpoints=() if going else endpoints,
         bootstrap=() if going else bootstrap,
         lan=lan,
+        outer=outer,
     )
 
 
 def endpoint_objection(
     address: str, networks: tuple[Network, ...], own: tuple[str, ...]
 ) -> str | None:
-    """Why `address` cannot be a tunnel's endpoint, or None.
+    """Why `address` cannot be a tunnel's endpoint, or a line's remote end, or None.
 
     `own` are the router's own addresses and the tunnel's prefixes. A hole in the block towards
     the house itself would be a way out for whoever answers there (K11, TunnelCrack's ServerIP).

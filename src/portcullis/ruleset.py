@@ -35,6 +35,9 @@ _SETS: Sets = {
     "endpoints6": ("set", "type ipv6_addr . inet_proto . inet_service", "pinned VPN servers"),
     "bootstrap4": ("set", "type ipv4_addr . inet_proto . inet_service", "who names VPN servers"),
     "bootstrap6": ("set", "type ipv6_addr . inet_proto . inet_service", "who names VPN servers"),
+    "outer_sit": ("set", "type ipv4_addr", "remote ends of lines: 6in4, 6rd"),
+    "outer_ipip": ("set", "type ipv4_addr", "remote ends of lines: IPIP"),
+    "outer_ip6tnl": ("set", "type ipv6_addr", "remote ends of lines: DS-Lite, MAP-E"),
     "resolvers4": ("set", "type ipv4_addr", "the tunnel's resolvers"),
     "resolvers6": ("set", "type ipv6_addr", "the tunnel's resolvers"),
     "dns4": ("map", "type inet_proto : ipv4_addr", "where plain DNS goes"),
@@ -143,6 +146,9 @@ _CHAINS = f"""
 		ip6 saddr . meta l4proto . th sport @endpoints6 accept comment "K2: the tunnel's own packets"
 		ip saddr . meta l4proto . th sport @bootstrap4 accept comment "K12: the endpoint's address"
 		ip6 saddr . meta l4proto . th sport @bootstrap6 accept comment "K12: the endpoint's address"
+		meta l4proto 41 ip saddr @outer_sit accept comment "K2: what the line carries is judged on the line"
+		meta l4proto 4 ip saddr @outer_ipip accept comment "K2: what the line carries is judged on the line"
+		meta l4proto 4 ip6 saddr @outer_ip6tnl accept comment "K2: what the line carries is judged on the line"
 		icmp type {{ destination-unreachable, time-exceeded, parameter-problem }} ct state related accept comment "errors about the tunnel's own packets"
 		icmpv6 type {{ destination-unreachable, packet-too-big, time-exceeded, parameter-problem }} ct state related accept comment "errors about the tunnel's own packets"
 		meta nfproto ipv4 udp sport 67 udp dport 68 accept comment "K2: DHCP client"
@@ -183,6 +189,9 @@ _CHAINS = f"""
 		ip6 daddr . meta l4proto . th dport @endpoints6 accept comment "K2: the tunnel's own packets"
 		ip daddr . meta l4proto . th dport @bootstrap4 accept comment "K12: the endpoint's address"
 		ip6 daddr . meta l4proto . th dport @bootstrap6 accept comment "K12: the endpoint's address"
+		meta l4proto 41 ip daddr @outer_sit accept comment "K2: what carries the line, by the mark of what it carries"
+		meta l4proto 4 ip daddr @outer_ipip accept comment "K2: what carries the line, by the mark of what it carries"
+		meta l4proto 4 ip6 daddr @outer_ip6tnl accept comment "K2: what carries the line, by the mark of what it carries"
 		counter name blocked_router goto refuse comment "K2: the mark alone opens nothing"
 	}}
 
@@ -248,6 +257,8 @@ def elements(policy: Policy) -> Elements:
         filled[f"resolvers{version}"] = set(resolvers)
         if resolvers:
             filled[f"dns{version}"] = {f"{proto} : {resolvers[0]}" for proto in ("tcp", "udp")}
+    for kind, address in policy.outer:
+        filled[f"outer_{kind}"].add(address)
     if lan := policy.lan:
         filled["free"] = {f'{mac} . "{at}"' for mac, at in lan.free if at in policy.devices}
         filled["apart"] = set(lan.apart)

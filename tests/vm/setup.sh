@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# What the virtual machine needs on a fresh Debian: QEMU is installed; the newest cloud kernel of
-# Debian's archive and a static busybox are only unpacked, into .vm/ of the checkout.
+# What the virtual machine needs on a fresh Debian: QEMU is installed; the newest kernel of Debian's
+# archive (the cloud flavour has no PPP) and a static busybox are only unpacked, into .vm/ of the
+# checkout.
 set -eu
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
@@ -33,8 +34,8 @@ fi
 [ ! -e "$top/.vm/ready" ] || exit 0
 update
 kernel=$(apt-cache pkgnames linux-image- |
-	grep -E '^linux-image-[0-9]+\.[0-9]+\.[0-9]+[^-]*(-[0-9]+)?-cloud-amd64$' | sort -V | tail -n 1)
-[ -n "$kernel" ] || missing "apt knows no linux-image-*-cloud-amd64"
+	grep -E '^linux-image-[0-9]+\.[0-9]+\.[0-9]+[^-]*(-[0-9]+)?-amd64$' | sort -V | tail -n 1)
+[ -n "$kernel" ] || missing "apt knows no linux-image-*-amd64"
 echo "unpacking: $kernel busybox-static"
 rm -rf "$top/.vm"
 mkdir -p "$top/.vm/packages"
