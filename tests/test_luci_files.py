@@ -19,6 +19,7 @@ from router.standin.bus import Bus, CallFailed, real_wanted, running
 from portcullis import api
 from portcullis.core import Core
 from portcullis.door import Door
+from portcullis.logs import LastLines
 from portcullis.rights import READ, WRITE
 
 STRING = 3
@@ -42,7 +43,7 @@ class NoDoor:
 
 
 def daemon_methods() -> dict[str, tuple[str, ...]]:
-    methods = api.objects(cast(Core, None), cast(Door, NoDoor()), Binding)[api.OBJECT]
+    methods = api.objects(cast(Core, None), cast(Door, NoDoor()), LastLines(), Binding)[api.OBJECT]
     assert all(kind == STRING for m in methods.values() for kind in m["signature"].values())
     return {name: tuple(method["signature"]) for name, method in methods.items()}
 
@@ -53,7 +54,9 @@ def test_every_method_is_granted_once_by_reading_or_by_writing() -> None:
 
 
 def test_reading_grants_nothing_that_changes_anything() -> None:
-    assert set(contract.granted("read")) == {"status", "get", "profiles", "events", "devices"}
+    assert set(contract.granted("read")) == {
+        *("status", "get", "profiles", "events", "devices", "log")
+    }
 
 
 def test_the_access_group_grants_the_plugins_methods_and_nothing_else() -> None:

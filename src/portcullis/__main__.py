@@ -14,7 +14,7 @@ from pathlib import Path
 from portcullis import __version__, api, bus, hotplug
 from portcullis.core import Core
 from portcullis.door import CERTIFICATE, KEY, Door
-from portcullis.logs import log_to_procd
+from portcullis.logs import LastLines, log_to_procd
 from portcullis.loop import Loop
 from portcullis.paths import Paths
 from portcullis.states import State
@@ -54,6 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     log_to_procd("portcullis")
     # Ours alone: libraries log whole messages, keys included.
     log.setLevel(logging.DEBUG if options.debug else logging.INFO)
+    lines = LastLines()
+    log.addHandler(lines)
     if not _alone(options.run):
         log.error("another portcullis runs already: two would undo each other's work")
         return 1
@@ -80,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     connection = bus.Bus(
         loop,
         options.ubus,
-        objects=lambda ubus: api.objects(core, door, ubus),
+        objects=lambda ubus: api.objects(core, door, lines, ubus),
         listeners={"network.interface": lambda event: core.network_changed(event)},
         on_up=lambda: core.bus_up(),
     )

@@ -17,6 +17,7 @@ from portcullis.bus import Methods
 from portcullis.commands import Refusal
 from portcullis.core import Core
 from portcullis.door import Door
+from portcullis.logs import LastLines
 from portcullis.rights import OBJECT as WEB_OBJECT
 from portcullis.settings import LISTS, Settings
 from portcullis.states import row
@@ -27,7 +28,7 @@ Reply = dict[str, Any]
 log = logging.getLogger("portcullis")
 
 
-def objects(core: Core, door: Door, ubus: Any) -> dict[str, Methods]:
+def objects(core: Core, door: Door, lines: LastLines, ubus: Any) -> dict[str, Methods]:
     """The objects to register, in python-ubus's form."""
     text = ubus.BLOBMSG_TYPE_STRING
     found: dict[str, Methods] = {
@@ -55,6 +56,7 @@ def objects(core: Core, door: Door, ubus: Any) -> dict[str, Methods]:
                 lambda a: _set_device(core, a["mac"], a["access"]), {"mac": text, "access": text}
             ),
             "traffic": _method(lambda _: _traffic(core), {}),
+            "log": _method(lambda _: {"ok": True, "lines": lines.lines()}, {}),
             "token": _method(lambda a: door.token(a["session"]), {"session": text}),
         }
     }

@@ -12,6 +12,7 @@ READ = {
     "events": "events",
     "traffic": "events",
     "devices": "devices",
+    "log": "log",
 }
 """What a visitor may look at → the function of rpcd's access list that lets him."""
 

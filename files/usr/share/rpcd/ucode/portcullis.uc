@@ -23,6 +23,7 @@ const METHODS = {
 	profiles: [],
 	events: [],
 	devices: [],
+	log: [],
 	connect: [ 'profile' ],
 	disconnect: [],
 	set: [ 'name', 'value' ],
