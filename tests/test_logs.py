@@ -64,6 +64,7 @@ def test_the_last_lines_are_kept_with_their_level_and_no_more(lines: LastLines) 
         ("two\nlines\x1b[31m", "two lines [31m"),
         ("a process named \udcff", "a process named  "),
     ],
+    ids=["key", "key in a line", "control characters", "not UTF-8"],
 )
 def test_a_kept_line_is_plain_text_without_keys(lines: LastLines, said: str, kept: str) -> None:
     LOG.info("%s", said)
