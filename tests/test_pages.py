@@ -16,6 +16,8 @@ from router.appliance import UI, WEB_PORT, Appliance
 from router.browser import DESKTOP, PHONE, browser, complaints, shoot, visit
 from router.flood import Flood
 
+from portcullis.settings import DEFAULT
+
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
 expect.set_options(timeout=10_000)  # the machine may be busy
@@ -272,10 +274,10 @@ def test_a_hostile_profile_is_shown_as_the_text_it_is(page: Any) -> None:
 
 def test_fallbacks_are_put_in_order_with_the_keyboard(page: Any, running: Appliance) -> None:
     page.get_by_role("link", name="Settings").click()
-    choice, add = page.get_by_label("Location to add"), page.get_by_role("button", name="Add")
     for name in ("vpn1", "vpn2"):
-        choice.select_option(name)
-        add.press("Enter")
+        page.get_by_role("button", name="Add a location").press("Enter")
+        page.get_by_role("dialog").get_by_label("Search profiles").press_sequentially(name)
+        page.keyboard.press("Enter")
         expect(page.get_by_role("button", name=f"Remove {name}")).to_be_visible()
     page.get_by_role("button", name="Move vpn2 up").press("Enter")
     expect(page.get_by_text("1. vpn2")).to_be_visible()
@@ -285,9 +287,99 @@ def test_fallbacks_are_put_in_order_with_the_keyboard(page: Any, running: Applia
 
 def test_a_wrong_resolver_is_refused_with_the_reason(page: Any) -> None:
     page.get_by_role("link", name="Settings").click()
-    page.get_by_label("DNS servers in the tunnel").fill("1.2.3")
-    page.get_by_role("button", name="Save").click()
+    page.get_by_label("DNS servers in the tunnel", exact=True).fill("1.2.3")
+    page.get_by_role("button", name="Save: DNS servers").click()
     expect(page.get_by_role("alert")).to_contain_text("1.2.3 is not an IP address")
+
+
+def test_who_is_asked_for_the_vpn_server_is_changed_and_put_back(
+    page: Any, running: Appliance
+) -> None:
+    page.get_by_role("link", name="Settings").click()
+    field = page.get_by_label("Who finds the VPN server", exact=True)
+    expect(field).to_have_value(re.compile("9.9.9.9"))
+    for typed, kept in ((at.FRIENDLY.v4, [at.FRIENDLY.v4]), ("", list(DEFAULT.bootstrap_dns))):
+        field.fill(typed)
+        page.get_by_role("button", name="Save: Who finds").click()
+        expect(field).to_have_value(" ".join(kept))
+        assert running.call("get")["bootstrap_dns"] == kept
+
+
+def test_a_misjudged_network_is_put_right(page: Any, running: Appliance) -> None:
+    page.get_by_role("link", name="Settings").click()
+    networks = page.locator("section").filter(has=page.get_by_role("heading", name="Networks"))
+    guest = networks.get_by_role("listitem").filter(has_text="guest")
+    expect(guest.get_by_text("protected", exact=True)).to_be_visible()
+    upstream = networks.get_by_role("listitem").filter(has_text="wan6")
+    expect(upstream.get_by_text("the internet", exact=True)).to_be_visible()
+    choice = page.get_by_label("How guest is treated")
+    choice.select_option("internet")
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(choice).to_have_value("found")
+    choice.select_option("internet")
+    page.get_by_role("dialog").get_by_role("button", name="Treat as the internet").click()
+    expect(guest.get_by_text("the internet", exact=True)).to_be_visible()
+    assert [network["name"] for network in running.status()["networks"]] == ["lan"]
+    expect(choice).to_be_enabled()
+    choice.select_option("protect")
+    expect(guest.get_by_text("protected", exact=True)).to_be_visible()
+    expect(choice).to_be_enabled()
+    found = running.call("get")
+    assert (found["protected_networks"], found["internet_networks"]) == (["guest"], [])
+    choice.select_option("found")
+    expect(choice).to_be_enabled()
+    assert running.call("get")["protected_networks"] == []
+
+
+def test_the_log_is_shown_and_its_warnings_alone(page: Any, running: Appliance) -> None:
+    running.call("connect", profile="vpn1")
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_text("Log", exact=True).click()
+    lines = page.get_by_label("Log lines")
+    expect(lines).to_contain_text("not_connected -> connecting")
+    page.get_by_label("Warnings and errors only").check()
+    expect(lines.get_by_text("not_connected -> connecting")).to_have_count(0)
+
+
+# The self-test
+
+
+PARTS = [f"K{n}" for n in (1, 2, 6, 12)]
+
+
+def _self_test(page: Any, results: list[str], verdict: str = "") -> None:
+    """Have the page see these results, and a test that runs as long as one of them waits."""
+    running = "waiting" in results or "running" in results
+    properties = [
+        {"property": name, "title": f"<b>Nothing</b> leaves by {name}", "result": result}
+        | {"detail": "A neighbour did not answer." * (result == "not_testable")}
+        | {"sent": 12, "seen": 12 if result == "fail" else 0}
+        for name, result in zip(PARTS, results, strict=True)
+    ]
+    told = {"ok": True, "running": running, "started": 1, "finished": 0 if running else time.time()}
+    told |= {"state": "connected", "verdict": verdict, "properties": properties}
+    page.unroute("**/api/selftest_result")
+    page.route("**/api/selftest_result", lambda route: route.fulfill(json=told))
+
+
+def test_the_self_test_is_followed_to_its_verdict(page: Any) -> None:
+    page.route("**/api/selftest", lambda route: route.fulfill(json={"ok": True}))
+    _self_test(page, ["pass", "running", "waiting", "waiting"])
+    page.get_by_role("link", name="Settings").click()
+    expect(page.get_by_text("Test 2 of 4: <b>Nothing</b> leaves by K2")).to_be_visible()
+    expect(page.get_by_role("progressbar")).to_have_js_property("value", 1)
+    expect(page.get_by_role("button", name="The self-test runs")).to_be_disabled()
+    shoot(page, "selftest-running")
+    _self_test(page, ["pass", "pass", "not_testable", "fail"], "fail")
+    expect(page.get_by_text("Something got through that should not have")).to_be_visible()
+    rows = page.get_by_label("What is tested").get_by_role("listitem")
+    expect(rows.nth(3)).to_contain_text("FAILED")
+    expect(rows.nth(3)).to_contain_text("12 packets sent, 12 seen outside")
+    expect(rows.nth(2)).to_contain_text("A neighbour did not answer.")
+    shoot(page, "selftest-failed")
+    _self_test(page, ["pass"] * 4, "pass")
+    page.get_by_role("button", name="Run it again").click()
+    expect(page.get_by_text("The block holds in all that could be tested.")).to_be_visible()
 
 
 def test_the_report_is_downloaded_without_keys(page: Any, running: Appliance) -> None:
@@ -333,23 +425,23 @@ def test_two_hundred_and_fifty_devices_are_listed_and_searched(page: Any) -> Non
     expect(page.get_by_text("No device matches your search.")).to_be_visible()
 
 
-def test_five_thousand_profiles_are_searched_as_one_types(page: Any) -> None:
-    profiles = [
-        {
-            "name": f"city-{n}",
-            "usable": True,
-            "server": f"198.51.100.{n % 250} port 51820",
-            "note": "",
-        }
-        for n in range(5000)
-    ]
-    page.route(
-        "**/api/profiles", lambda route: route.fulfill(json={"ok": True, "profiles": profiles})
-    )
-    page.get_by_role("button", name="Choose a location").click()
-    expect(page.get_by_text("5000 profiles, the first 80 shown")).to_be_visible()
-    page.get_by_label("Search profiles").fill("city-4321")
-    expect(page.get_by_role("dialog").get_by_role("listitem")).to_have_count(1)
+def test_five_thousand_profiles_are_searched_as_one_types(page: Any, running: Appliance) -> None:
+    text = running.world.vpn1.profile()
+    paths = [running.add_profile(f"city-{n}", text) for n in range(4998)]
+    try:
+        page.get_by_role("button", name="Choose a location").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_text("5000 profiles, the first 60 shown")).to_be_visible()
+        expect(dialog.get_by_text("Still reading them")).to_be_visible()
+        expect(dialog.get_by_text("Still reading them")).to_have_count(0)
+        page.get_by_label("Search profiles").fill(at.VPN1.v4)
+        expect(page.get_by_text("4999 profiles, the first 60 shown")).to_be_visible()
+        page.get_by_label("Search profiles").fill("city 4321")
+        page.keyboard.press("Enter")  # at once: what is chosen is what was typed
+        expect(page.get_by_text("All traffic goes through city-4321.")).to_be_visible()
+    finally:
+        for path in paths:
+            path.unlink()
 
 
 # For everybody
@@ -426,7 +518,7 @@ def test_the_first_visit_is_light_and_comes_from_the_router_alone(chromium: Any)
         ]
     assert {answer.url.split("/")[2] for answer in answers} == {f"{at.ROUTER_LAN.v4}:{WEB_PORT}"}
     assert sum(transferred) <= 60_000
-    assert len(list(UI.iterdir())) < 20
+    assert len(list(UI.iterdir())) < 22
 
 
 # Devices on the local network

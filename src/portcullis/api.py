@@ -18,12 +18,14 @@ from portcullis.commands import Refusal
 from portcullis.core import Core
 from portcullis.door import Door
 from portcullis.logs import LastLines
+from portcullis.policy import TUNNEL
 from portcullis.rights import OBJECT as WEB_OBJECT
 from portcullis.settings import LISTS, Settings
 from portcullis.states import row
 
 OBJECT = "portcullis"
 STATE_EVENT = "portcullis.state"
+_WHOLE, _SHORT = 1000, 60  # a ubus message has 1 MiB: of more profiles it holds short texts only
 Reply = dict[str, Any]
 log = logging.getLogger("portcullis")
 
@@ -41,6 +43,7 @@ def objects(core: Core, door: Door, lines: LastLines, ubus: Any) -> dict[str, Me
             ),
             "get": _method(lambda _: {"ok": True, **shown(core.settings)}, {}),
             "profiles": _method(lambda _: _profiles(core), {}),
+            "find_profiles": _method(lambda a: _find_profiles(core, a["search"]), {"search": text}),
             "reload": _method(lambda _: _reload(core), {}),
             "events": _method(lambda _: _events(core), {}),
             "import_profile": _method(
@@ -91,6 +94,7 @@ def status(core: Core) -> Reply:
             {"name": n.name, "device": n.device, "prefixes": list(n.prefixes)}
             for n in core.networks
         ],
+        "interfaces": _interfaces(core),
         "served": [network.device for network in policy.served],
         "upstream": list(core.surroundings.upstream),
         "endpoints": [f"{e.address} {e.transport} {e.port}" for e in policy.endpoints],
@@ -99,6 +103,22 @@ def status(core: Core) -> Reply:
         "restored": core.block.restored,
         "faults": core.faults.lines(),
     }
+
+
+def _interfaces(core: Core) -> list[Reply]:
+    """netifd's interfaces, and what Portcullis takes them for."""
+    protected = {network.name for network in core.networks}
+
+    def kind(name: str, device: str) -> str:
+        if name in protected:
+            return "protected"
+        return "internet" if device in core.surroundings.upstream else "other"
+
+    return [
+        {"name": name, "device": device, "kind": kind(name, device)}
+        for name, device in core.surroundings.interfaces
+        if device not in ("lo", TUNNEL)
+    ]
 
 
 def transition_event(core: Core, old: str, reason: str) -> Reply:
@@ -182,7 +202,24 @@ def _traffic(core: Core) -> Reply:
 
 def _profiles(core: Core) -> Reply:
     entries, fallbacks = core.catalogue.entries(), list(core.settings.profiles)
-    return {"ok": True, "profiles": entries, "fallbacks": fallbacks}
+    if len(entries) > _WHOLE:
+        entries = [
+            {key: value if key == "name" else _cut(value) for key, value in entry.items()}
+            for entry in entries
+        ]
+    unread = core.catalogue.unread
+    return {"ok": True, "profiles": entries, "fallbacks": fallbacks, "unread": unread}
+
+
+def _cut(value: Any) -> Any:
+    return value if not isinstance(value, str) or len(value) <= _SHORT else value[:_SHORT] + "…"
+
+
+def _find_profiles(core: Core, search: str) -> Reply:
+    entries, matching, total, unread = core.catalogue.find(search)
+    missing = [n for n in core.settings.profiles if not profiles.exists(core.profiles_folder, n)]
+    counts = {"matching": matching, "total": total, "unread": unread}
+    return {"ok": True, "profiles": entries, **counts, "missing": missing}
 
 
 def _events(core: Core) -> Reply:

@@ -78,7 +78,7 @@ class Core:
         self.block = Block(paths.run, self.faults)
         self.history = History()
         self.traffic = Traffic()
-        self.catalogue = Catalogue(paths.profiles)
+        self.catalogue = Catalogue(paths.profiles, loop.after)
         self._integration = Integration(loop, bus, self.faults, paths.share)
         self._boot = Boot(paths.boot, paths.boot_lan)
         self.lan = LanAccess(loop, bus, self.faults, paths.run, self.enforce)

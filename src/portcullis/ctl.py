@@ -248,7 +248,11 @@ def _set(daemon: Daemon, options: argparse.Namespace) -> int:
 
 
 def _profiles(daemon: Daemon, _options: argparse.Namespace) -> int:
-    found = daemon.call("profiles")["profiles"]
+    answer = daemon.call("profiles")
+    while answer.get("unread"):  # thousands are read in small pieces
+        time.sleep(0.2)
+        answer = daemon.call("profiles")
+    found = answer["profiles"]
     if not found:
         print("There are no profiles yet: put your provider's WireGuard files, NAME.conf, into")
         print("/etc/portcullis/profiles/")

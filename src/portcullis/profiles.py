@@ -65,8 +65,12 @@ def _path(folder: Path, name: str) -> Path:
     return folder / f"{name}.conf"
 
 
+def exists(folder: Path, name: str) -> bool:
+    return not valid_name(name) and _path(folder, name).exists()
+
+
 def _there(folder: Path, name: str) -> None:
-    if valid_name(name) or not _path(folder, name).exists():
+    if not exists(folder, name):
         raise ProfileRefusedError(f"there is no profile {ascii(name)[:80]}")
 
 

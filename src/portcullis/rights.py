@@ -9,12 +9,16 @@ READ = {
     "status": "status",
     "get": "get",
     "profiles": "profiles",
+    "find_profiles": "profiles",
     "events": "events",
     "traffic": "events",
     "devices": "devices",
     "log": "log",
 }
 """What a visitor may look at → the function of rpcd's access list that lets him."""
+
+QUESTIONS: dict[str, tuple[str, ...]] = {"find_profiles": ("search",)}
+"""What he may ask while looking, as text; the others take nothing."""
 
 WRITE: dict[str, tuple[str, ...]] = {
     "connect": ("profile",),

@@ -29,7 +29,7 @@ async function request(path, options) {
 	return found;
 }
 
-export const read = (name) => request(name, {});
+export const read = (name, asked = {}) => request(`${name}?${new URLSearchParams(asked)}`.replace(/[?]$/, ''), {});
 
 export const change = (name, values = {}) => request(name, {
 	method: 'POST',

@@ -4,34 +4,65 @@
 import { read } from '/api.js';
 import { h, say } from '/element.js';
 
-const SHOWN = 80;
+const AGAIN = 700;
 
-// Every word of the search has to be somewhere in the name or the server.
-export function matches(profiles, search) {
-	const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-	return profiles.filter(({ name, server = '' }) => {
-		const text = `${name} ${server}`.toLowerCase();
-		return words.every((word) => text.includes(word));
-	});
+// Asks the router for the profiles that match; only the last question counts. While files are still
+// being read, it is asked again. `find` resolves when its answer is shown.
+export function finder(show, fail) {
+	let last = 0, again = null, shown = '';
+
+	async function find(search, anew) {
+		const mine = ++last;
+		clearTimeout(again);
+		try {
+			const found = await read('find_profiles', { search });
+			if (mine !== last)
+				return;
+			if (found.unread)
+				again = setTimeout(() => find(search), AGAIN);
+			const text = JSON.stringify(found);
+			if (anew || text !== shown)
+				show(found);
+			shown = text;
+		} catch (problem) {
+			if (mine === last)
+				fail(problem);
+		}
+	}
+	find.stop = () => {
+		last++;
+		clearTimeout(again);
+	};
+	return find;
 }
 
-// Resolves to the name of the profile chosen, or to null.
-export function pick(current) {
+export function howMany({ profiles, matching, total, unread }) {
+	if (!total)
+		return 'There are no profiles yet.';
+	const reading = unread ? ' Still reading them: the search knows all names, but not all servers.' : '';
+	if (matching > profiles.length)
+		return `${matching} profiles, the first ${profiles.length} shown: type more to narrow it down.${reading}`;
+	return (matching ? `${matching} of ${total} profile${total === 1 ? '' : 's'}.` : 'No profile has that in its name or server.') + reading;
+}
+
+// Resolves to the name of the profile chosen, or to null. `mark` says of a name why it is special.
+export function pick(title, mark) {
 	return new Promise((resolve) => {
-		let profiles = [], chosen = null;
+		let chosen = null, pending = null;
 		const list = h('ul', { 'class': 'list' });
 		const summary = h('p', { 'class': 'small quiet', 'role': 'status' }, 'Reading the profiles …');
 		const search = h('input', { 'type': 'search', 'placeholder': 'Search by name or server', 'aria-label': 'Search profiles', 'autocomplete': 'off', 'autofocus': true,
-			'oninput': () => draw(),
-			'onkeydown': (event) => {
-				if (event.key === 'ArrowDown' || event.key === 'Enter') {
-					event.preventDefault();
-					const first = list.querySelector('button:not([disabled])');
-					if (event.key === 'Enter')
-						first?.click();
-					else
-						first?.focus();
-				}
+			'oninput': () => { pending = find(search.value); },
+			'onkeydown': async(event) => {
+				if (event.key !== 'ArrowDown' && event.key !== 'Enter')
+					return;
+				event.preventDefault();
+				await pending; // what is chosen is what was typed
+				const first = list.querySelector('button:not([disabled])');
+				if (event.key === 'Enter')
+					first?.click();
+				else
+					first?.focus();
 			} });
 		list.addEventListener('keydown', (event) => {
 			const step = { ArrowDown: 'nextElementSibling', ArrowUp: 'previousElementSibling' }[event.key];
@@ -41,29 +72,23 @@ export function pick(current) {
 			const next = event.target.closest('li')?.[step]?.querySelector('button');
 			(next ?? (event.key === 'ArrowUp' ? search : null))?.focus();
 		});
-		const dialog = h('dialog', { 'aria-label': 'Choose a location', 'onclose': () => { dialog.remove(); resolve(chosen); } },
+		const dialog = h('dialog', { 'aria-label': title, 'onclose': () => { find.stop(); dialog.remove(); resolve(chosen); } },
 			h('div', null,
-				h('div', { 'class': 'split' }, h('h2', null, 'Choose a location'),
+				h('div', { 'class': 'split' }, h('h2', null, title),
 					h('button', { 'type': 'button', 'class': 'plain slim', 'onclick': () => dialog.close() }, 'Cancel')),
 				search, summary, list));
 
-		function draw() {
-			const found = matches(profiles, search.value);
-			list.replaceChildren(...found.slice(0, SHOWN).map((profile) => h('li', null,
-				h('button', { 'type': 'button', 'disabled': !profile.usable, 'aria-current': profile.name === current ? 'true' : null,
-					'onclick': () => { chosen = profile.name; dialog.close(); } },
-				h('span', null, profile.name, profile.name === current && h('span', { 'class': 'tag' }, 'in use')),
-				h('span', { 'class': 'small quiet' }, profile.usable ? profile.server : 'cannot be used')))));
-			if (!profiles.length)
-				say(summary, 'There are no profiles yet. Import one on the page Settings.');
-			else if (!found.length)
-				say(summary, 'No profile has that in its name or server.');
-			else
-				say(summary, found.length > SHOWN ? `${found.length} profiles, the first ${SHOWN} shown: type more to narrow it down.` : `${found.length} of ${profiles.length} profiles`);
-		}
+		const find = finder((found) => {
+			list.replaceChildren(...found.profiles.map(({ name, usable, server }) => h('li', null,
+				h('button', { 'type': 'button', 'disabled': !usable, 'aria-current': mark(name) ? 'true' : null,
+					'onclick': () => { chosen = name; dialog.close(); } },
+				h('span', null, name, mark(name) && h('span', { 'class': 'tag' }, mark(name))),
+				h('span', { 'class': 'small quiet' }, usable ? server : 'cannot be used')))));
+			say(summary, found.total ? howMany(found) : 'There are no profiles yet. Import one on the page Settings.');
+		}, (problem) => say(summary, problem.message));
 
 		document.body.append(dialog);
 		dialog.showModal();
-		read('profiles').then((found) => { profiles = found.profiles; draw(); }, (problem) => say(summary, problem.message));
+		pending = find('');
 	});
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 // Profiles: what there is, and importing more of them by paste, by file, or many files at once.
 
-import { change, read } from '/api.js';
+import { change } from '/api.js';
 import { ask, button, h, say, tell } from '/element.js';
-import { matches } from '/picker.js';
+import { finder, howMany } from '/picker.js';
 
-const SHOWN = 50, SIZE_MAX = 65536;
+const SIZE_MAX = 65536;
 
 // A file's name as a profile's: what may stand in one, and nothing else.
 export function nameFrom(file) {
@@ -21,10 +21,9 @@ function complaint(name, problem) {
 }
 
 export function profilesCard(changed) {
-	let profiles = [];
 	const total = h('p', { 'class': 'small quiet', 'role': 'status' }, 'Reading …');
 	const list = h('ul', { 'class': 'rows' }), results = h('div', { 'class': 'stack' });
-	const search = h('input', { 'type': 'search', 'placeholder': 'Search by name or server', 'aria-label': 'Search profiles', 'oninput': () => draw() });
+	const search = h('input', { 'type': 'search', 'placeholder': 'Search by name or server', 'aria-label': 'Search profiles', 'oninput': () => find(search.value) });
 
 	const files = h('input', { 'type': 'file', 'multiple': true, 'accept': '.conf,text/plain', 'class': 'unseen', 'id': 'files', 'tabindex': -1, 'aria-hidden': 'true', 'onchange': async() => { await take([ ...files.files ]); files.value = ''; } });
 	const drop = h('div', { 'class': 'drop',
@@ -96,27 +95,19 @@ export function profilesCard(changed) {
 		h('div', { 'class': 'acts' }, rename, remove));
 	}
 
-	function draw() {
-		const found = matches(profiles, search.value);
-		search.hidden = profiles.length < 8;
-		say(total, found.length > SHOWN ? `${found.length} profiles, the first ${SHOWN} shown` : `${found.length} profile${found.length === 1 ? '' : 's'}`);
-		list.replaceChildren(...found.slice(0, SHOWN).map(row));
-		if (!profiles.length)
+	const find = finder((found) => {
+		search.hidden = found.total < 8;
+		say(total, found.total ? howMany(found) : '');
+		list.replaceChildren(...found.profiles.map(row));
+		if (!found.total)
 			list.append(h('li', { 'class': 'empty' }, h('div', null, h('strong', null, 'No profiles yet'), 'Download WireGuard files from your VPN provider and import them here.')));
-	}
+		changed(found);
+	}, (problem) => say(total, problem.message));
 
-	async function load() {
-		try {
-			({ profiles } = await read('profiles'));
-			draw();
-			changed(profiles);
-		} catch (problem) {
-			say(total, problem.message);
-		}
-	}
-
+	const load = () => find(search.value, true);
 	load();
-	return h('section', { 'class': 'card stack', 'id': 'profiles' },
+	const element = h('section', { 'class': 'card stack', 'id': 'profiles' },
 		h('div', { 'class': 'split' }, h('h2', null, 'Profiles'), total), search, list, results,
 		h('h3', null, 'Import'), h('p', { 'class': 'hint' }, 'Commands in the files (PostUp and the like) are refused and never run.'), drop, paste);
+	return { element, stop: find.stop };
 }

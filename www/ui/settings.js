@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-// Mode, order of locations, DNS, profiles, diagnostics.
+// Mode, order of locations, DNS; and the cards that are files of their own.
 
-import { change, live, read } from '/api.js';
+import { change, read } from '/api.js';
 import { button, h, say, tell } from '/element.js';
+import { diagnosticsCard } from '/diagnostics.js';
+import { networksCard } from '/networks.js';
+import { pick } from '/picker.js';
 import { profilesCard } from '/profiles.js';
-import { NAMES, clock } from '/wording.js';
 
 async function set(name, value) {
 	const answer = await change('set', { name, value });
@@ -38,13 +40,15 @@ function modeCard() {
 }
 
 function fallbackCard() {
-	let order = [], known = [];
+	let order = [], missing = [];
 	const list = h('ol', { 'class': 'rows' });
-	const select = h('select', { 'aria-label': 'Location to add' });
-	const add = button('Add', '', () => save([ ...order, select.value ]));
-	const adding = h('div', { 'class': 'split' }, h('div', { 'class': 'field grow' }, select), add);
+	const add = button('Add a location', '', async() => {
+		const name = await pick('Add a fallback location', (one) => order.includes(one) && 'in the list');
+		if (name && !order.includes(name))
+			await save([ ...order, name ]);
+	});
 	const element = h('section', { 'class': 'card stack' }, h('h2', null, 'Fallback locations'),
-		h('p', { 'class': 'hint' }, 'Where the chosen location cannot be reached, these are tried in this order. Nothing passes meanwhile.'), list, adding);
+		h('p', { 'class': 'hint' }, 'Where the chosen location cannot be reached, these are tried in this order. Nothing passes meanwhile.'), list, h('div', null, add));
 
 	async function save(wanted) {
 		const answer = await set('profiles', wanted.join(' '));
@@ -61,65 +65,58 @@ function fallbackCard() {
 	function draw() {
 		list.replaceChildren(...order.map((name, at) => h('li', null,
 			h('div', { 'class': 'grow' }, h('strong', null, `${at + 1}. ${name}`),
-				known.length && !known.some((profile) => profile.name === name) ? h('span', { 'class': 'tag tone-bad' }, 'there is no such profile') : null),
+				missing.includes(name) ? h('span', { 'class': 'tag tone-bad' }, 'there is no such profile') : null),
 			h('div', { 'class': 'acts' },
 				button('Up', 'plain slim', () => save(moved(order.indexOf(name), order.indexOf(name) - 1)), { 'aria-label': `Move ${name} up`, 'disabled': at === 0 }),
 				button('Down', 'plain slim', () => save(moved(order.indexOf(name), order.indexOf(name) + 1)), { 'aria-label': `Move ${name} down`, 'disabled': at === order.length - 1 }),
 				button('Remove', 'plain slim', () => save(order.filter((other) => other !== name)), { 'aria-label': `Remove ${name}` })))));
 		if (!order.length)
 			list.append(h('li', { 'class': 'quiet' }, 'None. If the location fails, it alone is tried again and again.'));
-		const rest = known.filter(({ name, usable }) => usable && !order.includes(name));
-		select.replaceChildren(...rest.map(({ name }) => h('option', { value: name }, name)));
-		adding.hidden = !rest.length;
 	}
-	return { element, update: (found) => { order = found.profiles; draw(); }, profiles: (found) => { known = found; draw(); } };
+	return { element, update: (found) => { order = found.profiles; draw(); },
+		profiles: (found) => { ({ missing } = found); add.hidden = !found.total; draw(); } };
 }
 
-function dnsCard() {
-	const input = h('input', { id: 'dns', autocapitalize: 'off', spellcheck: 'false', placeholder: 'the profile’s own', disabled: true });
+// One line of addresses, saved by itself.
+function addresses(option, label, hint, placeholder) {
+	const input = h('input', { 'id': option, 'autocapitalize': 'off', 'spellcheck': 'false', placeholder, 'disabled': true, 'aria-describedby': `${option}-why` });
 	const problem = h('p', { 'class': 'say tone-bad', 'role': 'alert', 'hidden': true });
 	const form = h('form', { 'class': 'stack', 'onsubmit': async(event) => {
 		event.preventDefault();
 		problem.hidden = true;
 		try {
-			update(await set('dns', input.value));
+			update(await set(option, input.value));
 		} catch (error) {
 			problem.hidden = error.status === 401;
 			say(problem, error.message);
 			input.focus();
 		}
-	} }, h('div', { 'class': 'field' }, h('label', { for: 'dns' }, 'DNS servers in the tunnel'), input,
-		h('span', { 'class': 'hint' }, 'IP addresses, separated by blanks. Empty: what the profile says. A change connects anew.')), problem,
-	h('div', null, h('button', null, 'Save')));
-	function update({ dns }) {
-		input.value = dns.join(' ');
+	} }, h('div', { 'class': 'field' }, h('label', { for: option }, label), input, h('span', { 'class': 'hint', 'id': `${option}-why` }, hint)), problem,
+	h('div', null, h('button', { 'aria-label': `Save: ${label}` }, 'Save')));
+	function update(found) {
+		input.value = found[option].join(' ');
 		input.disabled = false;
 	}
-	return { element: h('section', { 'class': 'card' }, h('h2', null, 'DNS'), form), update };
+	return { form, update };
 }
 
-function diagnosticsCard() {
-	const list = h('tbody'), empty = h('p', { 'class': 'quiet', 'hidden': true }, 'Nothing has happened since Portcullis started.');
-	const version = h('span', { 'class': 'small quiet' }, live.status ? `Version ${live.status.version}` : '');
-	read('events').then(({ events }) => {
-		empty.hidden = events.length > 0;
-		list.append(...events.slice(0, 30).map((event) => h('tr', null, h('td', { 'class': 'number' }, clock(event.time, live.offset)),
-			h('td', null, NAMES[event.state] ?? event.state, h('div', { 'class': 'small quiet' }, event.reason)),
-			h('td', null, event.kill_switch_active ? 'blocks' : 'does not block'))));
-	}, (problem) => { empty.hidden = false; say(empty, problem.message); });
-	return h('section', { 'class': 'card stack' }, h('div', { 'class': 'split' }, h('h2', null, 'Diagnostics'), version),
-		h('p', { 'class': 'hint' }, 'The report has the state, settings, networks, devices and events of this router. Keys are removed. Look through it before you pass it on.'),
-		h('div', null, h('a', { 'class': 'button', 'href': '/api/report', 'download': '' }, 'Download the report')),
-		h('details', null, h('summary', null, 'What happened'), h('div', { 'class': 'scroll' }, h('table', { 'class': 'small' },
-			h('thead', null, h('tr', null, [ 'When', 'State', 'Kill switch' ].map((text) => h('th', { scope: 'col' }, text)))), list)), empty));
+function dnsCard() {
+	const inside = addresses('dns', 'DNS servers in the tunnel', 'IP addresses, separated by blanks. Empty: what the profile says. A change connects anew.', 'the profile’s own');
+	const outside = addresses('bootstrap_dns', 'Who finds the VPN server', 'Where a profile names its server by a name, these DNS servers are asked for its address. It is the only question that goes outside the tunnel. Empty: Quad9 and Cloudflare.', '9.9.9.9 1.1.1.1');
+	return { element: h('section', { 'class': 'card stack' }, h('h2', null, 'DNS'), inside.form, outside.form),
+		update: (found) => { inside.update(found); outside.update(found); } };
 }
 
 export function settingsPage(main) {
-	const mode = modeCard(), fallback = fallbackCard(), dns = dnsCard();
-	main.append(h('h1', null, 'Settings'), mode.element, profilesCard(fallback.profiles), h('div', { 'class': 'pair' }, fallback.element, dns.element), diagnosticsCard());
+	const mode = modeCard(), fallback = fallbackCard(), dns = dnsCard(), networks = networksCard(set), diagnostics = diagnosticsCard();
+	const profiles = profilesCard(fallback.profiles);
+	main.append(h('h1', null, 'Settings'), mode.element, profiles.element, h('div', { 'class': 'pair' }, fallback.element, dns.element), networks.element, diagnostics.element);
 	read('get').then((found) => {
-		for (const card of [ mode, fallback, dns ])
+		for (const card of [ mode, fallback, dns, networks ])
 			card.update(found);
 	}, (problem) => tell(problem.message, 'bad'));
-	return () => {};
+	return () => {
+		for (const card of [ profiles, networks, diagnostics ])
+			card.stop();
+	};
 }

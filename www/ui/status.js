@@ -25,7 +25,7 @@ async function disconnect() {
 }
 
 async function choose() {
-	const name = await pick(live.status?.profile);
+	const name = await pick('Choose a location', (one) => one === live.status?.profile && 'in use');
 	if (name)
 		await connect(name);
 }

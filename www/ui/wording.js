@@ -37,9 +37,9 @@ export function reasonName(name) {
 
 const DOWN = 'Your devices cannot reach the internet until it is back.';
 
-export function clock(seconds, offset = 0) {
+export function clock(seconds, offset = 0, exact = false) {
 	const moment = new Date((seconds - offset) * 1000);
-	const time = moment.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+	const time = moment.toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', ...(exact && { second: '2-digit' }) });
 	if (moment.toDateString() === new Date().toDateString())
 		return time;
 	return `${time} on ${moment.toLocaleDateString([], { day: 'numeric', month: 'short' })}`;

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import parse_qs
 
 import bottle
 
 from portcullis.bus import BusError
-from portcullis.rights import READ, WRITE
+from portcullis.rights import QUESTIONS, READ, WRITE
 from portcullis.web import report
 from portcullis.web.assets import Asset
 from portcullis.web.backoff import Allowance, Backoff
@@ -185,7 +186,9 @@ class Pages:
     # With one
 
     def _read(self, name: str) -> Any:
-        return _give(_json(self._look(self._visitor(), name)))
+        session = self._visitor()
+        asked = {word: _asked(word) for word in QUESTIONS.get(name, ())}
+        return _give(_json(self._answer(session, name, asked)))
 
     def _change(self, name: str) -> Any:
         session = self._visitor()
@@ -289,6 +292,12 @@ def _header(name: str) -> str:
     if name == "Content-Type":
         return str(bottle.request.environ["CONTENT_TYPE"])
     return str(bottle.request.environ.get("HTTP_" + name.upper().replace("-", "_"), ""))
+
+
+def _asked(name: str) -> str:
+    """A question's word in the address; "" where it is missing or nothing that can be passed on."""
+    found = parse_qs(bottle.request.environ["QUERY_STRING"], errors="replace").get(name, [""])[0]
+    return found if _carriable(found) else ""
 
 
 def _carriable(text: str) -> bool:
