@@ -193,7 +193,7 @@ def test_every_base_chain_ends_in_a_drop_without_a_condition(name: str) -> None:
 
 def test_every_filter_chain_drops_by_policy_too() -> None:
     declared = [lines[0] for lines in chains().values() if lines[0].startswith("type filter")]
-    assert [line.rpartition("; ")[2] for line in declared] == ["policy drop;"] * 3
+    assert [line.rpartition("; ")[2] for line in declared] == ["policy drop;"] * 4
 
 
 def test_the_filter_hooks_are_forward_input_and_output_before_fw4() -> None:

@@ -28,7 +28,7 @@ class Chain(NamedTuple):
     comments: tuple[str, ...]
 
 
-_PRIORITIES = {"inet": {"filter": 0, "srcnat": 100}, "bridge": {"filter": -200}}
+_PRIORITIES = {"inet": {"raw": -300, "filter": 0, "srcnat": 100}, "bridge": {"filter": -200}}
 
 
 def template_chains(table: Table[Any]) -> dict[str, Chain]:

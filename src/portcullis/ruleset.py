@@ -62,6 +62,14 @@ COUNTERS = {
 }
 
 _CHAINS = f"""
+	chain arriving {{
+		type filter hook prerouting priority raw - 10; policy drop;
+		ip daddr != @tunnel4 accept comment "not for our tunnel address"
+		ip6 daddr != @tunnel6 accept comment "not for our tunnel address"
+		iifname {{ "lo", "{TUNNEL}" }} accept comment "by the way it should come"
+		counter name blocked_inbound drop comment "the end: beside the tunnel it may not come (K11), nor count as part of a flow"
+	}}
+
 	chain forward {{
 		type filter hook forward priority filter - 10; policy drop;
 		iifname . oifname vmap @forwards comment "tunnel and local traffic: decided in one look-up"
@@ -137,8 +145,6 @@ _CHAINS = f"""
 		type filter hook input priority filter - 10; policy drop;
 		iifname "lo" accept comment "the router to itself"
 		iifname "{TUNNEL}" goto input_tunnel comment "K6: the tunnel's far side"
-		ip daddr @tunnel4 counter name blocked_inbound drop comment "K11: our tunnel address, asked from outside"
-		ip6 daddr @tunnel6 counter name blocked_inbound drop comment "K11: our tunnel address, asked from outside"
 		meta nfproto vmap @gate comment "released, or go on"
 		iifname @protected accept comment "K14: the router answers its networks"
 		iifname @served accept comment "K14: the router answers the house"

@@ -7,7 +7,10 @@ import socket
 import struct
 
 from .addresses import ISP_MAC, WAN_MAC
-from .frame import ETH_IP4, ETH_IP6, UDP, mac
+from .frame import ETH_IP4, ETH_IP6, ICMP, ICMP6, TCP, UDP, mac
+
+FIN, SYN, RST, PSH, ACK = 1, 2, 4, 8, 16
+_SUM_AT = {TCP: 16, UDP: 6, ICMP: 2, ICMP6: 2}
 
 
 def ethernet(
@@ -47,6 +50,48 @@ def udp(source: str, sport: int, target: str, dport: int, payload: bytes, hops: 
     """Without a checksum, which IPv4 allows and captures do not look at."""
     body = struct.pack("!4H", sport, dport, 8 + len(payload), 0) + payload
     return ip(source, target, UDP, body, hops=hops)
+
+
+def tcp(
+    source: str,
+    sport: int,
+    target: str,
+    dport: int,
+    flags: int,
+    *,
+    seq: int = 0,
+    ack: int = 0,
+    payload: bytes = b"",
+    hops: int = 64,
+) -> bytes:
+    head = struct.pack("!HHIIBBHHH", sport, dport, seq, ack, 5 << 4, flags, 64240, 0, 0)
+    return sealed(ip(source, target, TCP, head + payload, hops=hops))
+
+
+def icmp(
+    source: str, target: str, kind: int, code: int, body: bytes = b"", *, hops: int = 64
+) -> bytes:
+    """ICMP, or ICMPv6 between IPv6 addresses; `body` is all behind the checksum."""
+    protocol = ICMP6 if ":" in target else ICMP
+    message = struct.pack("!BBH", kind, code, 0) + body
+    return sealed(ip(source, target, protocol, message, hops=hops))
+
+
+def sealed(packet: bytes) -> bytes:
+    """The packet with its transport's checksum, for a receiver that looks at it. Without
+    fragments and extension headers."""
+    v6 = packet[0] >> 4 == 6
+    start = 40 if v6 else (packet[0] & 15) * 4
+    protocol = packet[6] if v6 else packet[9]
+    head, body = packet[:start], packet[start:]
+    at = _SUM_AT[protocol]
+    body = body[:at] + b"\0\0" + body[at + 2 :]
+    pseudo = b""
+    if protocol != ICMP:
+        pseudo = head[8:40] if v6 else head[12:20]
+        pseudo += struct.pack("!II", len(body), protocol)
+    total = checksum(pseudo + body) or 0xFFFF
+    return head + body[:at] + struct.pack("!H", total) + body[at + 2 :]
 
 
 def checksum(data: bytes) -> int:
