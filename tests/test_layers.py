@@ -4,31 +4,16 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from router import addresses as at
 from router.appliance import Appliance
 from router.capture import Capture
-from router.leaktest import leaks, proven
+from router.leaktest import asleep, leaks, proven
 from router.measurement import flows, lan_probes, measure, questions
 from router.probe import Probe, run
 from router.probes import Icmp, Tcp, Udp
-
-
-@contextmanager
-def asleep(appliance: Appliance) -> Iterator[None]:
-    """Inside, the daemon repairs nothing."""
-    assert appliance.daemon
-    os.kill(appliance.daemon.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(appliance.daemon.pid, signal.SIGCONT)
 
 
 def ordinary(appliance: Appliance) -> list[Probe]:

@@ -81,13 +81,15 @@ _CHAINS = f"""
 
 	chain to_tunnel {{
 		tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu comment "fit the tunnel's MTU"
+		ct state invalid,untracked drop comment "what is not translated tells who lives here"
 		th dport 53 meta l4proto {{ tcp, udp }} goto to_resolver comment "K12: plain DNS"
 		accept comment "into the tunnel"
 	}}
 
 	chain from_tunnel {{
 		tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu comment "fit the tunnel's MTU"
-		ct state established,related accept comment "K6: replies to devices"
+		ct state established ct direction reply ct status snat accept comment "K6: replies to devices"
+		ct state related ct direction reply meta l4proto {{ icmp, ipv6-icmp }} accept comment "K6: errors about what they sent"
 		counter name blocked_tunnel drop comment "K6: nothing else comes in"
 	}}
 
@@ -164,7 +166,8 @@ _CHAINS = f"""
 	}}
 
 	chain input_tunnel {{
-		ct state established,related accept comment "K6: replies to the router"
+		ct state established ct direction reply accept comment "K6: replies to the router"
+		ct state related ct direction reply meta l4proto {{ icmp, ipv6-icmp }} accept comment "K6: errors about what it sent"
 		counter name blocked_tunnel drop comment "K6: nothing else comes in"
 	}}
 
@@ -186,6 +189,8 @@ _CHAINS = f"""
 	}}
 
 	chain output_tunnel {{
+		ct direction reply drop comment "K11: what was begun outside gets no answer out of the tunnel"
+		ct state invalid,untracked drop comment "what is not translated tells who lives here"
 		th dport 53 meta l4proto {{ tcp, udp }} goto to_resolver comment "K12: plain DNS"
 		accept comment "into the tunnel"
 	}}

@@ -13,6 +13,7 @@ from . import craft
 from . import frame as wire
 from .capture import Capture
 from .topology import ACCESS, VirtualRouter
+from .wireguard import DEVICE, VpnServer
 
 ECHO = 7
 
@@ -34,6 +35,15 @@ def raw(world: VirtualRouter, where: str, *frames: bytes) -> None:
         sock.bind((device, 0))
         for frame in frames:
             sock.send(frame)
+
+
+def out_of_the_tunnel(server: VpnServer, *packets: bytes) -> None:
+    """IP packets that a VPN server sends to its customer, whatever they say of themselves."""
+    with server.netns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as sock:
+        for packet in packets:
+            kind = wire.ETH_IP6 if packet[0] >> 4 == 6 else wire.ETH_IP4
+            sock.bind((DEVICE, kind))
+            sock.send(packet)
 
 
 class Conversation:

@@ -4,6 +4,8 @@ control in the same run."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -16,6 +18,17 @@ from .probes import PacketSocket
 
 ALLOWED = Allowed.of(*(Endpoint(a) for host in at.VPN_SERVERS for a in host.addresses))
 """The tunnels' own datagrams, and what keeps the line up."""
+
+
+@contextmanager
+def asleep(appliance: Appliance) -> Iterator[None]:
+    """Inside, the daemon repairs nothing."""
+    assert appliance.daemon
+    os.kill(appliance.daemon.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(appliance.daemon.pid, signal.SIGCONT)
 
 
 def every_probe(appliance: Appliance) -> list[Probe]:
