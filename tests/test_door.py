@@ -20,6 +20,7 @@ from portcullis.bus import BusError
 from portcullis.commands import Refusal
 from portcullis.door import Door, certificate
 from portcullis.rights import READ, WRITE
+from portcullis.settings import DEFAULT
 
 SESSION, OTHER, NOBODY = "a" * 32, "b" * 32, "0" * 32
 
@@ -55,7 +56,7 @@ class House:
     """A door, the rpcd it asks, and the time."""
 
     def __init__(self) -> None:
-        self.bus, self.clock = Rpcd(), Clock()
+        self.bus, self.clock, self.settings = Rpcd(), Clock(), DEFAULT
         self.door = Door(self, clock=self.clock)  # type: ignore[arg-type]
 
     def refusal(self, session: str, name: str = "status") -> str:

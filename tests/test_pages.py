@@ -374,7 +374,7 @@ def test_the_self_test_is_followed_to_its_verdict(page: Any) -> None:
     expect(page.get_by_text("Something got through that should not have")).to_be_visible()
     rows = page.get_by_label("What is tested").get_by_role("listitem")
     expect(rows.nth(3)).to_contain_text("FAILED")
-    expect(rows.nth(3)).to_contain_text("12 packets sent, 12 seen outside")
+    expect(rows.nth(3)).to_contain_text("12 of 12 packets were seen")
     expect(rows.nth(2)).to_contain_text("A neighbour did not answer.")
     shoot(page, "selftest-failed")
     _self_test(page, ["pass"] * 4, "pass")

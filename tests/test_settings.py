@@ -71,6 +71,8 @@ def refused(name: str, value: str) -> str:
         ("profiles", "vpn1 vpn2,vpn1", DEFAULT._replace(profiles=("vpn1", "vpn2"))),
         ("profiles", "", DEFAULT),
         ("fallback", "vpn1", DEFAULT._replace(profiles=("vpn1",))),
+        ("port", " 9443 ", DEFAULT._replace(port=9443)),
+        ("web port", "1024", DEFAULT._replace(port=1024)),
     ],
 )
 def test_a_setting_is_understood(name: str, value: str, expected: Settings) -> None:
@@ -102,6 +104,10 @@ def test_a_change_leaves_the_other_settings_alone() -> None:
         ("mode", "disabled"),
         ("mode", ""),
         ("mode", "never"),
+        *(
+            ("port", wrong)
+            for wrong in ("", "80", "1023", "65536", "-1", "8443x", "0x20fb", "٨٤٤٣")
+        ),
         ("lan_access", "maybe"),
         ("lan_access", ""),
         ("lan_access", "2"),
@@ -318,7 +324,7 @@ def test_an_unknown_option_is_ignored_and_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [DEFAULT, CLOSED, Settings(dns=("10.0.0.1",), profiles=("a",))]
+    "settings", [DEFAULT, CLOSED, Settings(dns=("10.0.0.1",), profiles=("a",), port=9443)]
 )
 def test_what_is_stored_reads_back_the_same(settings: Settings) -> None:
     stored = {option: uci_value(settings, option) for option in Settings._fields}

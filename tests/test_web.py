@@ -198,6 +198,37 @@ def test_it_is_bound_to_the_lan_device_alone(running: Appliance) -> None:
     assert [line.split()[3] for line in listing.splitlines()] == ["*%br-lan:8443"]
 
 
+def _listening(running: Appliance) -> list[str]:
+    listing = running.world.router.run(["ss", "-Hltn", "sport", ">=", ":8443"]).stdout
+    return sorted(line.split()[3] for line in listing.splitlines())
+
+
+def test_it_moves_to_the_port_that_is_set_and_logins_go_along(
+    owner: Visitor, running: Appliance
+) -> None:
+    assert owner.post("/api/set", {"name": "port", "value": "9443"}).json["port"] == 9443
+    running.until(lambda: _listening(running) == ["*%br-lan:9443"], "the page has moved")
+    moved = Visitor(running.world.lana, port=9443, cookies=owner.cookies)
+    assert moved.get("/api/status").status == 200
+    session = next(iter(owner.cookies.values()))
+    assert running.call("token", session=session)["port"] == 9443
+    running.call("set", name="port", value="8443")
+    running.until(lambda: _listening(running) == ["*%br-lan:8443"], "the page is back")
+
+
+def test_a_port_that_somebody_else_has_does_not_cost_the_page(running: Appliance) -> None:
+    with running.world.router.socket(kind=socket.SOCK_STREAM) as other:
+        other.bind(("0.0.0.0", 9555))
+        other.listen()
+        running.call("set", name="port", value="9555")
+        wanted = "cannot listen on br-lan port 9555"
+        running.until(lambda: wanted in running.web_log.read_text(), "it says so")
+        assert Visitor(running.world.lana).get("/").status == 200
+    running.until(lambda: _listening(running) == ["*%br-lan:9555"], "it moves once it can")
+    running.call("set", name="port", value="8443")
+    running.until(lambda: _listening(running) == ["*%br-lan:8443"], "the page is back")
+
+
 # TLS, restarts
 
 

@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("get", _get, "show settings")
     sub.add_argument("name", nargs="?", default="", help="one of them; default: all")
     sub = add("set", _set, "change a setting")
-    sub.add_argument("name", help="mode, lan_access, dns, bootstrap_dns, profiles")
+    sub.add_argument("name", help="mode, lan_access, dns, bootstrap_dns, profiles, port …")
     sub.add_argument("value", nargs="*", help="lists: several values; none empties the list")
     add("profiles", _profiles, "list the profiles and what is wrong with them")
     add("devices", _devices, "list the devices of the house, and which may reach which")

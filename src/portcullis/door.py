@@ -18,7 +18,7 @@ from typing import Any
 from portcullis.bus import BusError, Methods
 from portcullis.commands import Refusal
 from portcullis.core import Core
-from portcullis.rights import PORT, READ, WRITE
+from portcullis.rights import READ, WRITE
 from portcullis.states import State, row
 
 CERTIFICATE, KEY = Path("/etc/uhttpd.crt"), Path("/etc/uhttpd.key")
@@ -96,7 +96,8 @@ class Door:
             del self._tokens[next(iter(self._tokens))]
         token = secrets.token_hex(32)
         self._tokens[token] = (session, now + _TOKEN_LIVES)
-        return {"ok": True, "token": token, "port": PORT, "tls": self._key.is_file()}
+        tls = self._key.is_file()
+        return {"ok": True, "token": token, "port": self._core.settings.port, "tls": tls}
 
     def redeem(self, token: str) -> Reply:
         session, until = self._tokens.pop(token, ("", 0.0))
@@ -122,7 +123,8 @@ class Door:
         the certificate does."""
         devices = list(self._core.managing_devices())
         stamp = "/".join(map(_stamp, (self._certificate, self._key)))
-        return {"ok": True, "devices": devices, "port": PORT, "certificate": stamp}
+        port = self._core.settings.port
+        return {"ok": True, "devices": devices, "port": port, "certificate": stamp}
 
     def _guarded(self, name: str, inner: Handler) -> Handler:
         def handle(handler: Any, arguments: dict[str, Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 OBJECT = "portcullis.web"
 PORT = 8443
+"""The page's, where the owner has set no other."""
+
 READ = {
     "status": "status",
     "get": "get",

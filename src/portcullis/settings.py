@@ -16,7 +16,11 @@ from typing import Any, NamedTuple
 from portcullis.dns import unfit
 from portcullis.policy import Socket
 from portcullis.profile import valid_name
+from portcullis.rights import PORT
 from portcullis.states import Mode
+
+PORT_MIN = 1024
+"""The page's process may bind no port below: it has no rights at all (K17)."""
 
 CONFIG, SECTION, TYPE = "portcullis", "main", "portcullis"
 SCHEMA = "schema"
@@ -27,7 +31,7 @@ class Settings(NamedTuple):
     """`dns`: owner's resolvers, instead of the profile's. `bootstrap_dns`: resolvers that a
     VPN server's name is asked of. `profiles`: fallbacks, tried in this order.
     `protected_networks` and `internet_networks`: interfaces of netifd that are, or are not, to
-    be protected, whatever the evidence says."""
+    be protected, whatever the evidence says. `port`: the web page's."""
 
     mode: Mode = Mode.STANDARD
     lan_access: bool = True
@@ -36,6 +40,7 @@ class Settings(NamedTuple):
     profiles: tuple[str, ...] = ()
     protected_networks: tuple[str, ...] = ()
     internet_networks: tuple[str, ...] = ()
+    port: int = PORT
 
     def bootstrap(self) -> tuple[Socket, ...]:
         return tuple(Socket(address, "udp", 53) for address in self.bootstrap_dns)
@@ -108,6 +113,13 @@ def _interfaces(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def _port(value: str) -> int:
+    word = value.strip()
+    if not re.fullmatch(r"[0-9]{1,5}", word) or not PORT_MIN <= int(word) <= 65535:
+        raise ValueError(f"must be a number from {PORT_MIN} to 65535")
+    return int(word)
+
+
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "mode": _mode,
     "lan_access": _boolean,
@@ -116,6 +128,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "profiles": _names,
     "protected_networks": _interfaces,
     "internet_networks": _interfaces,
+    "port": _port,
 }
 LISTS = ("dns", "bootstrap_dns", "profiles", "protected_networks", "internet_networks")
 NETWORKS = ("protected_networks", "internet_networks")
@@ -140,6 +153,7 @@ _ALIASES = {
     "bootstrap": "bootstrap_dns",
     "bootstrapdns": "bootstrap_dns",
     "fallback": "profiles",
+    "webport": "port",
 }
 _KILL_SWITCH_WORDS = ("killswitch", "networklock", "internetlock", "firewalllock", "leakprotection")
 _KILL_SWITCH = (
@@ -233,7 +247,7 @@ def uci_value(settings: Settings, option: str) -> str | list[str]:
         return "1" if value else "0"
     if isinstance(value, Mode):
         return value.value
-    return list(value)
+    return str(value) if isinstance(value, int) else list(value)
 
 
 def _folded(name: str) -> str:

@@ -63,7 +63,7 @@ export function selftest() {
 		const { tag, detail: line } = rows.get(property), [ text, tone ] = RESULTS[result];
 		tag.className = `tag tone-${tone}`;
 		say(tag, text);
-		say(line, [ detail, sent ? `${sent} packets sent, ${seen} seen outside.` : '' ].filter(Boolean).join(' '));
+		say(line, [ detail, result === 'fail' && seen ? `${seen} of ${sent} packets were seen.` : '' ].filter(Boolean).join(' '));
 	}
 
 	async function follow() {

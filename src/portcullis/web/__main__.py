@@ -35,7 +35,6 @@ def _arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--ubus", default=bus.SOCKET, metavar="SOCKET", help="ubusd's socket")
     parser.add_argument("--ui", type=Path, default=assets.FOLDER, help="what browsers load")
-    parser.add_argument("--port", type=int, default=PORT)
     parser.add_argument("--name", action="append", default=[], help="a host name to answer to")
     return parser.parse_args(argv)
 
@@ -60,7 +59,7 @@ class Web:
         self.live = Live(self.loop, self.bus, bridge)
         pages = Pages(bridge, self.live, assets.load(options.ui), tuple(options.name))
         self.server = Server(pages)
-        self._listeners = Listeners(self.loop, options.port, self.server.accept)
+        self._listeners = Listeners(self.loop, self.server.accept)
         self._stamp: str | None = None
         self._said = ""
 
@@ -88,7 +87,7 @@ class Web:
             self._say(f"waiting for the core: {error}")
             return  # where we listen already, we go on
         self._say("")
-        self._listeners.follow(found.get("devices", ()))
+        self._listeners.follow(found.get("devices", ()), found.get("port", PORT))
 
     def _use(self, found: dict[str, str]) -> None:
         pair = (found.get("certificate", ""), found.get("key", ""))

@@ -4,7 +4,7 @@
 Sockets are bound to the network's device (SO_BINDTODEVICE, which needs no privilege), not to an
 address: a guest who asks for the router's LAN address is not heard, and a changed address needs
 no attention. A device that was made anew is another one under the same name, so the index
-counts.
+counts. The port is the owner's setting.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from portcullis.loop import Loop
 
@@ -19,35 +20,49 @@ log = logging.getLogger("portcullis.web")
 _BACKLOG = 64
 
 
+class _Place(NamedTuple):
+    device: str
+    index: int
+    port: int
+
+
 class Listeners:
-    def __init__(self, loop: Loop, port: int, accept: Callable[[socket.socket], None]) -> None:
-        self._loop, self._port, self._accept = loop, port, accept
-        self._open: dict[tuple[str, int], socket.socket] = {}
-        self._failing: dict[str, str] = {}
+    def __init__(self, loop: Loop, accept: Callable[[socket.socket], None]) -> None:
+        self._loop, self._accept = loop, accept
+        self._open: dict[_Place, socket.socket] = {}
+        self._failing: dict[_Place, str] = {}
 
-    def follow(self, devices: Iterable[str]) -> None:
+    def follow(self, devices: Iterable[str], port: int) -> None:
         """Listen on these devices, as far as they are there, and on no others."""
-        wanted = {(device, index) for device in devices if (index := _index(device))}
-        for key in self._open.keys() - wanted:
-            self._loop.remove(self._open[key].fileno())
-            self._open.pop(key).close()
-            log.info("no longer listening on %s", key[0])
-        for key in sorted(wanted - self._open.keys()):
-            self._listen(key)
+        there = {(device, index) for device in devices if (index := _index(device))}
+        wanted = {_Place(device, index, port) for device, index in there}
+        self._failing = {p: why for p, why in self._failing.items() if p in wanted}
+        for place in [place for place in self._open if place[:2] not in there]:
+            self._close(place)
+        for place in sorted(wanted - self._open.keys()):
+            self._listen(place)
+        # A port that somebody else has must not cost the owner the page: the former one stays.
+        for place in self._open.keys() - wanted:
+            if place._replace(port=port) in self._open:
+                self._close(place)
 
-    def _listen(self, key: tuple[str, int]) -> None:
-        device = key[0]
+    def _listen(self, place: _Place) -> None:
         try:
-            listener = _bound(device, self._port)
+            listener = _bound(place.device, place.port)
         except OSError as error:
-            if self._failing.get(device) != str(error):
-                log.error("cannot listen on %s port %s: %s", device, self._port, error)
-            self._failing[device] = str(error)
+            if self._failing.get(place) != str(error):
+                log.error("cannot listen on %s port %s: %s", place.device, place.port, error)
+            self._failing[place] = str(error)
             return
-        self._failing.pop(device, None)
-        self._open[key] = listener
+        self._failing.pop(place, None)
+        self._open[place] = listener
         self._loop.add(listener.fileno(), lambda: self._accept(listener))
-        log.info("listening on %s port %s", device, self._port)
+        log.info("listening on %s port %s", place.device, place.port)
+
+    def _close(self, place: _Place) -> None:
+        self._loop.remove(self._open[place].fileno())
+        self._open.pop(place).close()
+        log.info("no longer listening on %s port %s", place.device, place.port)
 
 
 def _index(device: str) -> int:
