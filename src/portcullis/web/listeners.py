@@ -22,7 +22,7 @@ _BACKLOG = 64
 
 class _Place(NamedTuple):
     device: str
-    index: int
+    number: int
     port: int
 
 
@@ -34,8 +34,8 @@ class Listeners:
 
     def follow(self, devices: Iterable[str], port: int) -> None:
         """Listen on these devices, as far as they are there, and on no others."""
-        there = {(device, index) for device in devices if (index := _index(device))}
-        wanted = {_Place(device, index, port) for device, index in there}
+        there = {(device, number) for device in devices if (number := _index(device))}
+        wanted = {_Place(device, number, port) for device, number in there}
         self._failing = {p: why for p, why in self._failing.items() if p in wanted}
         for place in [place for place in self._open if place[:2] not in there]:
             self._close(place)
