@@ -14,16 +14,26 @@ from pathlib import Path
 
 from . import addresses as at
 from . import doorway
-from .appliance import Appliance
+from .appliance import DEFAULT_CONFIG, Appliance
 from .flood import Flood
 from .isolation import isolate
 from .judge import Allowed, Endpoint
+from .leave import divide
 from .measurement import BatchResult, lan_probes, measure, router_probes
 from .probe import Probe, opened
 from .probes import PacketSocket
 
 _COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 _ALLOWED = Allowed.of(*(Endpoint(a) for host in at.VPN_SERVERS for a in host.addresses))
+_STAYS, _FOR_EVER = 900, 10**8  # seconds
+_NAMES = "".join(
+    f"\nconfig device\n\toption mac '{mac}'\n\toption name '{name}'\n"
+    for mac, name in (
+        (at.LAN_A_MAC, "Laptop"),
+        (at.LAN_B_MAC, "Television"),
+        (at.GUEST_MAC, "Phone of a guest"),
+    )
+)
 _WIDTHS = (19, 14, 13, 8, 11, 11, 0)
 PASSWORD = "portcullis"
 _HEADINGS = ("state", "mode", "kill switch", "probes", "in tunnel", "outside", "")
@@ -43,18 +53,36 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make run")
     parser.add_argument("--keep", action="store_true", help="leave the router up until Ctrl-C")
     options = parser.parse_args(argv)
-    if options.keep:
-        doorway.prepare(8443)
+    doorway.prepare(8443)
     isolate()
     began = time.monotonic()
-    with Appliance(users={"root": PASSWORD}) as appliance:
-        appliance.start()
-        _say(f"Virtual router up in {time.monotonic() - began:.1f} s: two LAN hosts and a guest,")
-        _say("a router with fw4's permissive rules, an ISP, the internet, two WireGuard servers.")
-        tally = walk(appliance)
-        if options.keep:
-            _keep(appliance)
-    return 0 if not tally.leaked and not tally.wrong and tally.controls else 1
+    # A person ends it with Ctrl-C. A program waits for the verdict, and the page stays a while.
+    watched = options.keep or sys.stdin.isatty()
+    release = None if watched else divide()
+    config, failed = DEFAULT_CONFIG.read_text() + _NAMES, True
+    try:
+        with Appliance(config=config, users={"root": PASSWORD}) as appliance:
+            for number, city in enumerate(("Amsterdam", "Reykjavik", "Stockholm", "Zurich")):
+                server = (appliance.world.vpn1, appliance.world.vpn2)[number % 2]
+                appliance.add_profile(f"{city.lower()}-{number + 1}", server.profile())
+            appliance.start()
+            appliance.start_web()
+            _say(f"Virtual router up in {time.monotonic() - began:.1f} s: two LAN hosts and a")
+            _say("guest, a router with fw4's permissive rules, an ISP, the internet, two WireGuard")
+            _say("servers. Its web page, as a device on the LAN sees it:\n")
+            address = doorway.open_up(appliance.world.lana)
+            _say(f"  {address}    user root, password {PASSWORD}\n", "1")
+            _say("Watch it there: the table below is walked now, so wait with commands of yours.")
+            tally = walk(appliance)
+            failed = bool(tally.leaked or tally.wrong or not tally.controls)
+            appliance.connect("stockholm-3")
+            _invite(appliance, address, release is None)
+            if release:
+                release(int(failed))
+            time.sleep(_STAYS if release else _FOR_EVER)
+    except KeyboardInterrupt:
+        _say("")
+    return int(failed)
 
 
 def walk(appliance: Appliance) -> Tally:
@@ -172,7 +200,8 @@ def _verdict(tally: Tally) -> None:
         )
 
 
-def _keep(appliance: Appliance) -> None:
+def _invite(appliance: Appliance, address: str, watched: bool) -> None:
+    """What a visitor may do now."""
     world, socket = appliance.world, appliance.bus.socket
     script = world.state / "portcullisctl"
     paths = appliance.environment()["PYTHONPATH"]
@@ -181,23 +210,16 @@ def _keep(appliance: Appliance) -> None:
     script.chmod(0o755)
     mapped = Path("/proc/self/uid_map").read_text().split()[2] == "1"
     enter = f"nsenter -t {os.getpid()} -m -n{' -U --preserve-credentials' if mapped else ''}"
-    for number, city in enumerate(("Amsterdam", "Reykjavik", "Stockholm", "Zurich")):
-        server = (world.vpn1, world.vpn2)[number % 2]
-        appliance.add_profile(f"{city.lower()}-{number + 1}", server.profile())
-    appliance.start_web()
-    appliance.connect("stockholm-3")
-    _say("\nThe web page, as a device on the router's LAN sees it:", "1")
-    _say(f"  {doorway.open_up(world.lana)}    user root, password {PASSWORD}")
-    _say("\nThe router stays up until you press Ctrl-C. From another terminal:", "1")
+    until = "you press Ctrl-C" if watched else f"{_STAYS // 60} minutes are over"
+    _say(f"\nThe router stays up until {until}:", "1")
+    _say(f"  {address}    user root, password {PASSWORD}")
+    if not watched:
+        _say(f"  kill {os.getpid()} ends it; in a terminal, or with KEEP=1, Ctrl-C does")
+    _say("From another terminal:")
     _say(f"  {enter} {script} status")
     _say(f"  {enter} {script} connect vpn2      (also: disconnect, get, set, profiles, monitor)")
     _say(f"  {enter} ip netns exec {world.lana.name} ping 198.51.100.7      (a LAN host)")
     _say(f"  {enter} ip netns exec {world.router.name} nft list table inet portcullis")
-    try:
-        while True:
-            time.sleep(3600)
-    except KeyboardInterrupt:
-        _say("")
 
 
 def _line(*cells: str, style: str = "") -> None:
