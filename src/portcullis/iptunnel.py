@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import NamedTuple
@@ -31,7 +32,7 @@ class IpTunnel(NamedTuple):
     """`remote` is empty where the way of each packet decides (6rd). `parameters` are the others,
     as the kernel wrote them."""
 
-    index: int
+    number: int
     device: str
     kind: str
     remote: str
@@ -62,18 +63,18 @@ def read() -> dict[str, IpTunnel]:
             name,
             kind,
             str(ip_address(remote)) if any(remote) else "",
-            *struct.unpack("=I", data.get(_FWMARK, b"\0\0\0\0")),
-            *struct.unpack("=I", attributes[_MTU]),
+            int.from_bytes(data.get(_FWMARK, b""), sys.byteorder),
+            int.from_bytes(attributes[_MTU], sys.byteorder),
             rest,
         )
     return found
 
 
 def mark(tunnel: IpTunnel, mark: int) -> None:
-    """Have the way of the outer packets looked up with `mark`, all else as it is. Raises OSError."""
+    """Have the way of the outer packets looked up with `mark`; all else stays. Raises OSError."""
     data = tunnel.parameters + _attribute(_FWMARK, struct.pack("=I", mark))
     kind = _attribute(_INFO_KIND, tunnel.kind.encode() + b"\0")
-    body = _LINK.pack(0, 0, tunnel.index, 0, 0)
+    body = _LINK.pack(0, 0, tunnel.number, 0, 0)
     body += _attribute(_MTU, struct.pack("=I", tunnel.mtu))  # or the kernel takes one of its own
     body += _attribute(_LINKINFO, kind + _attribute(_INFO_DATA, data))
     for _ in _ask(_NEWLINK, _ACK, body):

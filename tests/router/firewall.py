@@ -8,7 +8,7 @@ only the ct helper objects are left out, which need kernel modules and decide no
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .addresses import GUEST_BRIDGE, LAN_BRIDGE, TUNNEL_DEVICE, WAN_DEVICE
 from .namespace import Namespace
@@ -107,20 +107,23 @@ class Zone:
         )
 
 
-def zones(*, masquerade: bool = True) -> tuple[Zone, ...]:
-    out = ("wan", "vpn")
+def zones(*, masquerade: bool = True, line: str = "") -> tuple[Zone, ...]:
+    """`line` is another device that the internet is behind, in a zone like wan."""
+    out = ("wan", "vpn", "line") if line else ("wan", "vpn")
+    wan = Zone(
+        "wan",
+        WAN_DEVICE,
+        "reject",
+        "drop",
+        masq=masquerade,
+        mtu_fix=True,
+        input_rules=_WAN_INPUT,
+        forward_rules=_WAN_FORWARD,
+    )
     return (
         Zone("lan", LAN_BRIDGE, "accept", "accept", forward_to=out),
-        Zone(
-            "wan",
-            WAN_DEVICE,
-            "reject",
-            "drop",
-            masq=masquerade,
-            mtu_fix=True,
-            input_rules=_WAN_INPUT,
-            forward_rules=_WAN_FORWARD,
-        ),
+        wan,
+        *((replace(wan, name="line", device=line),) if line else ()),
         Zone("guest", GUEST_BRIDGE, "reject", "reject", forward_to=out, input_rules=_GUEST_INPUT),
         Zone("vpn", TUNNEL_DEVICE, "reject", "reject", masq=True, masq6=True, mtu_fix=True),
     )
@@ -235,10 +238,12 @@ class Firewall:
         self._router = router
         self.masquerade = masquerade
         self.offload = offload
+        self.line = ""
 
     @property
     def text(self) -> str:
-        return render(zones(masquerade=self.masquerade), offload=self.offload)
+        found = zones(masquerade=self.masquerade, line=self.line)
+        return render(found, offload=self.offload)
 
     def start(self) -> None:
         self._router.nft(self.text)

@@ -21,6 +21,7 @@ _PROTOCOLS = {
     TCP: "TCP",
     UDP: "UDP",
     ICMP6: "ICMPv6",
+    4: "IP in IP",
     41: "6in4",
     47: "GRE",
     50: "ESP",
@@ -129,6 +130,15 @@ def parse(raw: bytes) -> Ethernet:
         return _ethernet(raw)
     except (struct.error, IndexError) as error:
         raise Malformed(f"cut short: {error}") from error
+
+
+def carried(outer: Ip) -> tuple[Ip, bytes]:
+    """The packet inside of an IP tunnel's (protocol 4 or 41), and what is behind its end."""
+    try:
+        inside, end = (_ip4 if outer.protocol == 4 else _ip6)(outer.body)
+    except (struct.error, IndexError) as error:
+        raise Malformed(f"cut short: {error}") from error
+    return inside, outer.body[end:]
 
 
 def _ethernet(raw: bytes) -> Ethernet:

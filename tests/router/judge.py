@@ -34,6 +34,15 @@ class Endpoint:
 
 
 @dataclass(frozen=True)
+class Carrier:
+    """The remote end of a line whose outer packets are IP, and their protocol: 41, or 4. What is
+    inside is judged."""
+
+    remote: str
+    protocol: int
+
+
+@dataclass(frozen=True)
 class Allowed:
     """The allow-list. With the defaults only what keeps the line up passes: no tunnel, no DNS."""
 
@@ -42,13 +51,19 @@ class Allowed:
     names: frozenset[str] = frozenset()  # for what
     wan: frozenset[str] = frozenset(ROUTER_WAN.addresses)
     mac: str = WAN_MAC
+    carriers: frozenset[Carrier] = frozenset()
 
     @classmethod
     def of(
-        cls, *endpoints: Endpoint, resolvers: Iterable[str] = (), names: Iterable[str] = ()
+        cls,
+        *endpoints: Endpoint,
+        resolvers: Iterable[str] = (),
+        names: Iterable[str] = (),
+        carriers: Iterable[Carrier] = (),
     ) -> Allowed:
         lower = frozenset(name.lower().rstrip(".") for name in names)
-        return cls(frozenset(endpoints), frozenset(resolvers), lower)
+        found = cls(frozenset(endpoints), frozenset(resolvers), lower)
+        return replace(found, carriers=frozenset(carriers))
 
     def at(self, *wan: str) -> Allowed:
         """The same after a renumbering: these are the WAN's addresses as well."""
@@ -90,7 +105,7 @@ def judge(frames: Iterable[Frame], allowed: Allowed) -> Verdict:
     followed: set[tuple[str, str, int, int]] = set()
     for frame in frames:
         try:
-            packet = wire.parse(frame.raw)
+            packet = _opened(wire.parse(frame.raw), allowed)
         except Malformed as error:
             verdict.leaks.append(Leak(frame, f"malformed frame ({error})"))
             continue
@@ -113,6 +128,19 @@ def judge(frames: Iterable[Frame], allowed: Allowed) -> Verdict:
         else:
             verdict.leaks.append(Leak(frame, _describe(packet, allowed)))
     return verdict
+
+
+def _opened(packet: Ethernet, allowed: Allowed) -> Ethernet:
+    """What is inside of what carries the line, from the WAN to its remote end. Raises Malformed."""
+    outer = packet.inner
+    if (
+        isinstance(outer, Ip)
+        and outer.source in allowed.wan
+        and Carrier(outer.target, outer.protocol) in allowed.carriers
+    ):
+        inside, rest = wire.carried(outer)
+        return replace(packet, inner=inside, trailer=packet.trailer + rest)
+    return packet
 
 
 def _describe(packet: Ethernet, allowed: Allowed) -> str:

@@ -16,8 +16,9 @@ STORE = TOP / ".vm"
 # What OpenWrt's packages load at boot, and what tests make the network's weather with. Loaded by
 # name: the kernel's own loading on demand would need kmod, and comes too late for some (nft_*).
 _MODULES = """
-overlay
+overlay crc32c_generic
 tun veth bridge br_netfilter dummy vrf 8021q wireguard
+sit ip6_tunnel ipip pppoe ppp_async
 sch_netem sch_tbf sch_ingress cls_u32
 nf_tables nf_conntrack nf_conntrack_netlink nf_conntrack_bridge nf_nat nf_log_syslog
 nft_chain_nat nft_ct nft_fib_inet nft_fib_netdev nft_hash nft_limit nft_log nft_masq nft_nat
