@@ -20,10 +20,11 @@ test: .venv/ready
 	.venv-old/bin/python -m pytest -c src/pyproject.toml --rootdir . -q -m 'pyroute2 and not vm' $(TESTS) $(if $(TESTS),|| test $$? = 5)
 	$(PYTHON) -m pytest -c src/pyproject.toml --rootdir . -n 2 $(TESTS)
 
-# What this machine's kernel may lack (kernel WireGuard), in a virtual machine; minutes.
+# What this machine's kernel may lack (kernel WireGuard, PPPoE, 6in4, DS-Lite), in a virtual
+# machine; minutes.
 test-vm: .venv/ready
 	tests/vm/setup.sh
-	$(PYTHON) -m vm $(or $(TESTS),tests/test_kernel_wireguard.py)
+	$(PYTHON) -m vm $(or $(TESTS),tests/test_kernel_wireguard.py tests/test_lines.py)
 
 # The packages on OpenWrt itself, in containers; skipped where there is no engine or no image.
 test-openwrt: .venv/ready

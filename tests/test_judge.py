@@ -11,7 +11,7 @@ from router import VirtualRouter, craft, dns
 from router import addresses as at
 from router.capture import Capture
 from router.frame import ETH_ARP, ETH_EAPOL, ETH_PPPOE_DISCOVERY, ETH_PPPOE_SESSION, Frame, mac
-from router.judge import Allowed, Endpoint, Verdict, judge
+from router.judge import Allowed, Carrier, Endpoint, Verdict, judge
 from router.probe import run
 from router.probes import Icmp
 
@@ -166,6 +166,37 @@ def test_fragments_are_judged_by_their_first(target: str) -> None:
     first = craft.ethernet(craft.ip(WAN.v4, target, 17, datagram, more=True))
     rest = craft.ethernet(craft.ip(WAN.v4, target, 17, b"x" * 20, offset=1480))
     assert len(_judged(first, rest).leaks) == (0 if target == at.VPN1.v4 else 2)
+
+
+def _carried(source: str, remote: str, protocol: int, inner: bytes) -> bytes:
+    return craft.ethernet(craft.ip(source, remote, protocol, inner))
+
+
+@pytest.mark.parametrize(
+    ("end", "inner", "leaks"),
+    [
+        (at.ISP.v6, craft.udp(WAN.v4, 1, at.VPN1.v4, WG, INITIATION), 0),
+        (at.ISP.v6, craft.udp(WAN.v4, 1, at.FRIENDLY.v4, WG, INITIATION), 1),
+        (at.ISP.v6, craft.udp(at.LAN_A.v4, 1, at.VPN1.v4, WG, INITIATION), 1),
+        (at.ISP.v6, craft.udp(WAN.v4, 1, at.VPN1.v4, WG, INITIATION) + b"hidden", 1),
+        (at.ISP.v6, craft.udp(WAN.v4, 1, at.VPN1.v4, WG, INITIATION)[:30], 1),
+        (at.ISP.v6, b"", 1),
+        (at.FRIENDLY.v6, craft.udp(WAN.v4, 1, at.VPN1.v4, WG, INITIATION), 1),
+    ],
+    ids=["tunnel", "another host", "un-NATed", "hidden", "cut short", "empty", "another end"],
+)
+def test_what_a_line_carries_is_judged(end: str, inner: bytes, leaks: int) -> None:
+    line = Allowed.of(Endpoint(at.VPN1.v4), carriers=[Carrier(at.ISP.v6, 4)])
+    frame = Frame(0.0, _carried(WAN.v6, end, 4, inner))
+    assert len(judge([frame], line).leaks) == leaks
+
+
+def test_a_line_is_carried_by_one_protocol_from_the_wan() -> None:
+    line = Allowed.of(Endpoint(at.VPN1.v4), carriers=[Carrier(at.ISP.v6, 4)])
+    inner = craft.udp(WAN.v4, 1, at.VPN1.v4, WG, INITIATION)
+    for source, protocol in ((WAN.v6, 41), (at.LAN_A.v6, 4)):
+        frame = Frame(0.0, _carried(source, at.ISP.v6, protocol, inner))
+        assert not judge([frame], line).clean
 
 
 def test_real_line_traffic_is_allowed() -> None:

@@ -4,8 +4,11 @@ but the tunnel. PPPoE, 6in4 and DS-Lite, in the virtual machine (`make test-vm`)
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import pytest
@@ -28,6 +31,17 @@ pytestmark = [
     ),
 ]
 PATIENCE = 60.0  # the virtual machine is slow
+
+
+@contextmanager
+def asleep(appliance: Appliance) -> Iterator[None]:
+    """Inside, the daemon repairs nothing."""
+    assert appliance.daemon
+    os.kill(appliance.daemon.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(appliance.daemon.pid, signal.SIGCONT)
 
 
 class Carried(Probe):
@@ -126,6 +140,23 @@ def test_nothing_leaves_but_the_tunnel(line: Line) -> None:
         print(f"{batch.sent} sent, of the line: {dict(batch.verdict.passed)}")
 
 
+@pytest.mark.parametrize("layer", ["packet filter", "routing guard"])
+def test_each_layer_alone_stops_what_only_looks_like_the_line(connected: Line, layer: str) -> None:
+    """K9. The daemon sleeps, so nothing is repaired."""
+    router = connected.world.router
+    with asleep(connected.appliance):
+        if layer == "packet filter":
+            for family, priorities in (("-4", (800, 830)), ("-6", (800, 810, 830, 831))):
+                for priority in priorities:
+                    router.run(["ip", family, "rule", "del", "pref", f"{priority}"])
+        else:
+            router.nft("delete table inet portcullis\n")
+        probes = pretenders(connected)
+        batch = measure(connected.world, probes, connected.allowed, count=5, timeout=2.0)
+    assert batch.verdict.clean, str(batch.verdict)
+    flows_again(connected)
+
+
 def test_devices_are_served_through_the_tunnel(connected: Line) -> None:
     world = connected.world
     targets = at.FRIENDLY.v4, at.FRIENDLY.v6
@@ -206,11 +237,13 @@ def test_a_tunnel_made_by_hand_gets_nothing(line: Line) -> None:
     kind, local = ("sit", at.ROUTER_WAN.v4) if v6 else ("ip6tnl mode ipip6", at.ROUTER_WAN.v6)
     default = "::/0" if v6 else "default"
     probes = []
-    for device, host, mark in (("hand0", at.HOSTILE, 0), ("hand1", at.FRIENDLY, MARK)):
+    for metric, (device, host, mark) in enumerate(
+        (("hand0", at.HOSTILE, 0), ("hand1", at.FRIENDLY, MARK)), 9000
+    ):
         to = host.v4 if v6 else host.v6
         world.router.ip(
             f"link add {device} type {kind} local {local} remote {to} fwmark {mark}\n"
-            f"link set {device} up\nroute add {default} dev {device} metric 9999\n"
+            f"link set {device} up\nroute add {default} dev {device} metric {metric}\n"
         )
         probes.append(Udp(world.router, line.to, at.WIREGUARD_PORT, device=device, mark=MARK))
     try:

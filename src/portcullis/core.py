@@ -30,7 +30,7 @@ from portcullis.loop import Loop, Timer
 from portcullis.netlink import NetlinkError
 from portcullis.networks import Corrections, Surroundings
 from portcullis.paths import Paths
-from portcullis.policy import Network, Outer, Policy, decide, endpoint_objection
+from portcullis.policy import Network, Outer, Policy, decide
 from portcullis.settings import CLOSED, Settings
 from portcullis.states import Action, Event, State, active, transition
 from portcullis.storage import write_durably
@@ -371,14 +371,10 @@ class Core:
             found = lines.hold(self.surroundings.lines)
         except OSError as error:
             self.faults.note("line", f"what carries the line to the internet is blocked: {error}")
+            self._outer = ()
             return
-        own, wrong = self.uplink.addresses, []
-        for outer in found:
-            if objection := endpoint_objection(outer.address, self.networks, own):
-                wrong.append(f"the remote end of the line to the internet: {objection}")
-                found = tuple(known for known in found if known != outer)
-        self.faults.note("line", "; ".join(wrong) or None)
-        self._outer = found
+        self._outer, objections = lines.sound(found, self.networks, self.uplink.addresses)
+        self.faults.note("line", "; ".join(objections) or None)
 
     def policy(self) -> Policy:
         return decide(

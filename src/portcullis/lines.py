@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from portcullis import iptunnel
 from portcullis.iptunnel import IpTunnel
-from portcullis.policy import MARK, Outer
+from portcullis.policy import MARK, Network, Outer, endpoint_objection
 
 log = logging.getLogger("portcullis")
 
@@ -62,6 +62,18 @@ def outer(lines: Iterable[Line], tunnels: Mapping[str, IpTunnel]) -> tuple[Outer
             ends = (tunnel.remote,) if tunnel.remote else line.relays
             found += [Outer(line.kind, end) for end in ends]
     return tuple(dict.fromkeys(found))
+
+
+def sound(
+    found: Iterable[Outer], networks: tuple[Network, ...], own: tuple[str, ...]
+) -> tuple[tuple[Outer, ...], tuple[str, ...]]:
+    """Those of `found` whose remote end can be one, and what is wrong with the others: whoever
+    tells the router where its line ends must not send it into the house (K11)."""
+    objections = {outer: endpoint_objection(outer.address, networks, own) for outer in found}
+    return (
+        tuple(outer for outer, objection in objections.items() if not objection),
+        tuple(f"the line's remote end: {o}" for o in objections.values() if o),
+    )
 
 
 def hold(lines: tuple[Line, ...]) -> tuple[Outer, ...]:

@@ -183,6 +183,7 @@ class Pppoe(Line):
     to = at.VPN1.v4
     mtu = 1492
     _PLUGIN = "rp-pppoe.so"
+    _client: subprocess.Popen[bytes] | None = None
 
     @property
     def end(self) -> str:
@@ -203,19 +204,20 @@ class Pppoe(Line):
         self._spawn(world.isp, server)
 
     def up(self) -> None:
-        options = ["noauth", "nodefaultroute", "noipdefault", "noipv6", "mtu", "1492"]
-        options += ["mru", "1492", "lcp-echo-interval", "1", "lcp-echo-failure", "5"]
-        command = ["pppd", "nodetach", "ifname", self.device, "plugin", self._PLUGIN]
-        self._client = self._spawn(
-            self.world.router, [*command, f"nic-{at.WAN_DEVICE}", *options, "holdoff", "1"]
-        )
-        self.appliance.until(self._answered, "PPP is up", 30.0)
+        self.appliance.until(self._dialled, "PPP is up", 60.0)
         self.world.router.ip(f"route add default dev {self.device}\n")
         isp = "".join(f"route replace {n} via {at.ROUTER_WAN.v4}\n" for n in (at.LAN4, at.GUEST4))
         self.appliance.until(lambda: self._try(self.world.isp, isp), "the ISP's end is up")
         self.tell()
 
+    def _dial(self) -> subprocess.Popen[bytes]:
+        options = ["noauth", "nodefaultroute", "noipdefault", "noipv6", "mtu", "1492"]
+        options += ["mru", "1492", "lcp-echo-interval", "1", "lcp-echo-failure", "5"]
+        command = ["pppd", "nodetach", "ifname", self.device, "plugin", self._PLUGIN]
+        return self._spawn(self.world.router, [*command, f"nic-{at.WAN_DEVICE}", *options])
+
     def down(self) -> None:
+        assert self._client
         self._client.terminate()
         self._client.wait(20)
         self.tell(present=False)
@@ -231,8 +233,10 @@ class Pppoe(Line):
         found = {**super().described(), "device": at.WAN_DEVICE}
         return {**found, "route": [route], "ipv4-address": [address]}
 
-    def _answered(self) -> bool:
-        assert self._client.poll() is None, f"pppd ended with {self._client.returncode}"
+    def _dialled(self) -> bool:
+        """As netifd does: dial again where that was in vain, as the ISP has one session for us."""
+        if self._client is None or self._client.poll() is not None:
+            self._client = self._dial()
         show = ["ip", "-4", "addr", "show", "up", "dev", self.device]
         return at.ROUTER_WAN.v4 in self.world.router.run(show, check=False).stdout
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# What the virtual machine needs on a fresh Debian: QEMU is installed; the newest kernel of Debian's
-# archive (the cloud flavour has no PPP) and a static busybox are only unpacked, into .vm/ of the
+# What the virtual machine needs on a fresh Debian: QEMU and what makes PPPoE lines in it are
+# installed; the newest kernel of Debian's archive (the cloud flavour has no PPP) and a static busybox are only unpacked, into .vm/ of the
 # checkout.
 set -eu
 
@@ -29,6 +29,13 @@ if ! command -v qemu-system-x86_64 > /dev/null || [ ! -x /usr/lib/qemu/virtiofsd
 	update
 	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -qq -y --no-install-recommends \
 		qemu-system-x86 qemu-system-common > /dev/null
+fi
+
+if ! command -v pppoe-server > /dev/null || ! command -v pppd > /dev/null; then
+	echo "installing: ppp pppoe"
+	update
+	DEBIAN_FRONTEND=noninteractive $sudo apt-get install -qq -y --no-install-recommends \
+		ppp pppoe > /dev/null
 fi
 
 [ ! -e "$top/.vm/ready" ] || exit 0
