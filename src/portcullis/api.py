@@ -19,6 +19,7 @@ from portcullis.core import Core
 from portcullis.door import Door
 from portcullis.logs import LastLines
 from portcullis.policy import TUNNEL
+from portcullis.profile import quoted
 from portcullis.rights import OBJECT as WEB_OBJECT
 from portcullis.settings import LISTS, Settings
 from portcullis.states import row
@@ -190,7 +191,7 @@ def _set_device(core: Core, mac: str, access: str) -> Reply:
         warning = core.lan.set(mac, access)
     except ValueError as error:
         code = "bad_mac" if str(error).startswith("mac ") else "bad_access"
-        shown = ascii(mac[:60] if code == "bad_mac" else access[:60])
+        shown = quoted(mac if code == "bad_mac" else access)
         raise Refusal(code, f"Not set: {error}, not {shown}.") from None
     return {"ok": True, "warning": warning}
 

@@ -124,6 +124,12 @@ def secrets_removed(text: str) -> str:
     return KEY_LIKE.sub("(removed)", _SECRET_LINE.sub(r"\1 = (removed)", text))
 
 
+def quoted(text: str, most: int = 80) -> str:
+    """Text of somebody's, to be shown in an answer: people paste keys where a name belongs."""
+    shown = ascii(secrets_removed(text))
+    return shown if len(shown) <= most else f"{shown[: most - 4]}...'"
+
+
 def routes(profile: Profile) -> Routes:
     """Collapse what the peers accept, for the families the profile has an address of its own in."""
     families = {address.version for address in profile.addresses}

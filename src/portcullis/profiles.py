@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from stat import S_ISREG
 
-from portcullis.profile import Problem, Profile, ProfileError, valid_name
+from portcullis.profile import Problem, Profile, ProfileError, quoted, valid_name
 from portcullis.storage import write_durably
 from portcullis.wgconf import SIZE_MAX, parse
 
@@ -71,12 +71,12 @@ def exists(folder: Path, name: str) -> bool:
 
 def _there(folder: Path, name: str) -> None:
     if not exists(folder, name):
-        raise ProfileRefusedError(f"there is no profile {ascii(name)[:80]}")
+        raise ProfileRefusedError(f"there is no profile {quoted(name)}")
 
 
 def _free(folder: Path, name: str) -> None:
     if reason := valid_name(name):
-        raise ProfileRefusedError(f"{ascii(name)[:80]} is no profile's name: {reason}")
+        raise ProfileRefusedError(f"{quoted(name)} is no profile's name: {reason}")
     if _path(folder, name).exists():
         raise ProfileRefusedError(f"there is a profile {name} already")
 
@@ -84,7 +84,7 @@ def _free(folder: Path, name: str) -> None:
 def load(folder: Path, name: str) -> Profile:
     """The profile of that name. Raises NoProfileError."""
     if reason := valid_name(name):
-        raise NoProfileError(f"{ascii(name)[:80]} is no profile's name: {reason}")
+        raise NoProfileError(f"{quoted(name)} is no profile's name: {reason}")
     path = _path(folder, name)
     try:
         with open(path, "rb", opener=_opened_at_once) as file:

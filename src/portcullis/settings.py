@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from portcullis.dns import unfit
 from portcullis.policy import Socket
-from portcullis.profile import valid_name
+from portcullis.profile import quoted, secrets_removed, valid_name
 from portcullis.rights import PORT
 from portcullis.states import Mode
 
@@ -79,13 +79,17 @@ def _mode(value: str) -> Mode:
         raise ValueError("must be standard or at_all_times") from None
 
 
+def _word(word: str) -> str:
+    return secrets_removed(word)[:60]
+
+
 def _resolvers(value: str) -> tuple[str, ...]:
     found = []
     for word in value.replace(",", " ").split():
         try:
             address = ip_address(word)
         except ValueError:
-            raise ValueError(f"{word} is not an IP address") from None
+            raise ValueError(f"{_word(word)} is not an IP address") from None
         if "%" in word or (kind := unfit(address)):
             reason = "has a zone" if "%" in word else f"is {kind}"
             raise ValueError(f"{word} {reason} and cannot be a resolver")
@@ -101,7 +105,7 @@ def _names(value: str) -> tuple[str, ...]:
     found = value.replace(",", " ").split()
     for name in found:
         if reason := valid_name(name):
-            raise ValueError(f"{name}: {reason}")
+            raise ValueError(f"{_word(name)}: {reason}")
     return tuple(dict.fromkeys(found))
 
 
@@ -109,7 +113,7 @@ def _interfaces(value: str) -> tuple[str, ...]:
     found = value.replace(",", " ").split()
     for name in found:
         if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,32}", name):
-            raise ValueError(f"{name} is no name of an interface")
+            raise ValueError(f"{_word(name)} is no name of an interface")
     return tuple(dict.fromkeys(found))
 
 
@@ -184,7 +188,7 @@ def change(settings: Settings, name: str, value: str) -> tuple[Settings, str]:
         try:
             wanted = Mode.AT_ALL_TIMES if _boolean(value) else Mode.STANDARD
         except ValueError as error:
-            raise SettingError("invalid_value", f"{name} {error}, not {_shown(value)}") from None
+            raise SettingError("invalid_value", f"{name} {error}, not {quoted(value)}") from None
         return settings._replace(mode=wanted), "mode"
     if option == "kill_switch":
         word = _folded(value)
@@ -197,11 +201,11 @@ def change(settings: Settings, name: str, value: str) -> tuple[Settings, str]:
         raise SettingError("kill_switch", REFUSAL)
     if option not in _PARSERS:
         known = ", ".join(_PARSERS)
-        raise SettingError("unknown_setting", f"There is no setting {_shown(name)}. Known: {known}")
+        raise SettingError("unknown_setting", f"There is no setting {quoted(name)}. Known: {known}")
     try:
         parsed = _PARSERS[option](value)
     except ValueError as error:
-        raise SettingError("invalid_value", f"{option} {error}, not {_shown(value)}") from None
+        raise SettingError("invalid_value", f"{option} {error}, not {quoted(value)}") from None
     return settings._replace(**{option: parsed}), option
 
 
@@ -229,14 +233,14 @@ def read(values: dict[str, Any]) -> tuple[Settings, tuple[str, ...]]:
             continue
         if option not in _PARSERS:
             reason = REFUSAL if is_kill_switch(option) else "there is no such option"
-            problems.append(f"{CONFIG}.{SECTION}.{_shown(option)} is ignored: {reason}")
+            problems.append(f"{CONFIG}.{SECTION}.{quoted(option)} is ignored: {reason}")
             continue
         text = " ".join(map(str, value)) if isinstance(value, list) else str(value)
         try:
             settings = settings._replace(**{option: _PARSERS[option](text)})
         except ValueError as error:
             settings = settings._replace(**{option: getattr(CLOSED, option)})
-            problems.append(f"{CONFIG}.{SECTION}.{option} {error}, not {_shown(text)}")
+            problems.append(f"{CONFIG}.{SECTION}.{option} {error}, not {quoted(text)}")
     return settings, tuple(problems)
 
 
@@ -252,8 +256,3 @@ def uci_value(settings: Settings, option: str) -> str | list[str]:
 
 def _folded(name: str) -> str:
     return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-def _shown(value: str) -> str:
-    text = value if len(value) <= 60 else value[:57] + "..."
-    return ascii(text)
