@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             appliance.start_web()
             _say(f"Virtual router up in {time.monotonic() - began:.1f} s: two LAN hosts and a")
             _say("guest, a router with fw4's permissive rules, an ISP, the internet, two WireGuard")
-            _say("servers. Its web page, as a device on the LAN sees it:\n")
+            _say("servers. The router's web page, as a device on its LAN sees it:\n")
             address = doorway.open_up(appliance.world.lana)
             _say(f"  {address}    user root, password {PASSWORD}\n", "1")
             _say("Watch it there: the table below is walked now, so wait with commands of yours.")

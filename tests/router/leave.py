@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
 from types import FrameType
 
@@ -23,11 +24,16 @@ def divide() -> Callable[[int], None]:
     os.close(read)
     os.setsid()
     signal.signal(signal.SIGTERM, _interrupted)
+    # Whoever reads what we say must see its end with the exit code, so nothing that is started
+    # here may inherit these.
+    sys.stdout, sys.stderr = (os.fdopen(os.dup(ours), "w", buffering=1) for ours in (1, 2))
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
 
     def release(code: int) -> None:
-        nowhere = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):  # whoever reads what we said must see its end
-            os.dup2(nowhere, descriptor)
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(nowhere, stream.fileno(), inheritable=False)
         os.write(write, bytes([code]))
         os.close(write)
 
