@@ -55,7 +55,7 @@ def test_every_method_is_granted_once_by_reading_or_by_writing() -> None:
 
 def test_reading_grants_nothing_that_changes_anything() -> None:
     assert set(contract.granted("read")) == {
-        *("status", "get", "profiles", "events", "devices", "log")
+        *("status", "get", "profiles", "events", "devices", "log", "selftest_result")
     }
 
 

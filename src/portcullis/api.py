@@ -21,6 +21,7 @@ from portcullis.logs import LastLines
 from portcullis.policy import TUNNEL
 from portcullis.profile import quoted
 from portcullis.rights import OBJECT as WEB_OBJECT
+from portcullis.selftest.process import question
 from portcullis.settings import LISTS, Settings
 from portcullis.states import row
 
@@ -59,6 +60,8 @@ def objects(core: Core, door: Door, lines: LastLines, ubus: Any) -> dict[str, Me
             "set_device": _method(
                 lambda a: _set_device(core, a["mac"], a["access"]), {"mac": text, "access": text}
             ),
+            "selftest": _method(lambda _: _selftest(core), {}),
+            "selftest_result": _method(lambda _: core.selftest.result(), {}),
             "traffic": _method(lambda _: _traffic(core), {}),
             "log": _method(lambda _: {"ok": True, "lines": lines.lines()}, {}),
             "token": _method(lambda a: door.token(a["session"]), {"session": text}),
@@ -194,6 +197,11 @@ def _set_device(core: Core, mac: str, access: str) -> Reply:
         shown = quoted(mac if code == "bad_mac" else access)
         raise Refusal(code, f"Not set: {error}, not {shown}.") from None
     return {"ok": True, "warning": warning}
+
+
+def _selftest(core: Core) -> Reply:
+    core.selftest.start(question(core), core.state.value)
+    return core.selftest.result()
 
 
 def _traffic(core: Core) -> Reply:

@@ -77,6 +77,12 @@ class Block:
         except NftError:
             return False
 
+    def standing(self, policy: Policy) -> tuple[str, ...]:
+        """What differs from `policy` in the kernel at this moment; nothing is changed."""
+        if self._filter is None:
+            return ("the packet filter is not loaded",)
+        return (*self._filter.standing(policy), *self._guard.standing(policy))
+
     def counters(self) -> dict[str, int]:
         """Packets blocked, by reason."""
         return self._filter.counters() if self._filter else {}

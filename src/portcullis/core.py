@@ -31,6 +31,7 @@ from portcullis.netlink import NetlinkError
 from portcullis.networks import Corrections, Surroundings
 from portcullis.paths import Paths
 from portcullis.policy import Network, Outer, Policy, decide
+from portcullis.selftest.process import SelfTest
 from portcullis.settings import CLOSED, Settings
 from portcullis.states import Action, Event, State, active, transition
 from portcullis.storage import write_durably
@@ -83,6 +84,7 @@ class Core:
         self._boot = Boot(paths.boot, paths.boot_lan)
         self.lan = LanAccess(loop, bus, self.faults, paths.run, self.enforce)
         self._lan_known = False
+        self.selftest = SelfTest(loop, bus.send)
 
     @property
     def profiles_folder(self) -> Path:
@@ -135,6 +137,7 @@ class Core:
     def shutdown(self) -> None:
         """End without lifting anything: the filter, the guard and the intent stay."""
         self.happen(Event.SHUTDOWN, "")
+        self.selftest.close()
         self.tunnel.close()
         self._integration.close()
         self.lan.close()
@@ -390,6 +393,11 @@ class Core:
             self._outer,
         )
 
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """Devices that lead to the internet."""
+        return tuple(dict.fromkeys((*self.surroundings.upstream, *self.uplink.gateways)))
+
     def _served(self) -> tuple[Network, ...]:
         """Networks that are answered without being protected (K14). The kernel's own word
         counts where nothing is known of the house, or what is known makes no sense."""
@@ -407,8 +415,8 @@ class Core:
         """The policy into the kernel; whether the block, if active, is verified."""
         if not self._started:
             return True
-        upstream = tuple(dict.fromkeys((*self.surroundings.upstream, *self.uplink.gateways)))
-        policy = self.policy()
+        upstream, policy = self.upstream, self.policy()
+        self.selftest.policy_changed(active=not policy.released)
         applied = self.block.apply(policy, upstream)
         flipped = applied.flipped
         # Devices among themselves come second, and not before it is known what the owner wants.

@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("device", _device, "except one device from LAN access, or end its exception")
     sub.add_argument("mac", help="its MAC address")
     sub.add_argument("access", help="default, allowed or denied")
+    sub = add("selftest", _selftest, "prove the block on this router, now, with real packets")
+    sub.add_argument("--json", action="store_true", help="the result alone, for programs")
     add("monitor", _monitor, "print every change of state as it happens")
     return parser
 
@@ -296,6 +298,45 @@ def _device(daemon: Daemon, options: argparse.Namespace) -> int:
     if answer["warning"]:
         print(answer["warning"])
     return OK
+
+
+def _selftest(daemon: Daemon, options: argparse.Namespace) -> int:
+    found = daemon.call("selftest")
+    if not found["ok"]:
+        return _refused(found)
+    told: set[str] = set()
+    while True:
+        for entry in found["properties"] if not options.json else ():
+            if entry["property"] not in told and entry["result"] not in ("waiting", "running"):
+                told.add(entry["property"])
+                print("\n".join(property_lines(entry)), flush=True)
+        if not found["running"]:
+            break
+        time.sleep(0.1)
+        found = daemon.call("selftest_result")
+    print(json.dumps(found, indent=2) if options.json else verdict_line(found))
+    return OK if found["verdict"] == "pass" else REFUSED
+
+
+def property_lines(entry: dict[str, Any]) -> list[str]:
+    """One property's result for people."""
+    word = {"pass": "pass", "fail": "FAIL"}.get(entry["result"], "not testable")
+    return [
+        f"{word:<13} {entry['property']:<4} {entry['title']}",
+        f"{'':<18} {entry['detail']}",
+    ]
+
+
+def verdict_line(found: dict[str, Any]) -> str:
+    """The self-test's verdict for people, in the state in which it ran."""
+    untested = [e["property"] for e in found["properties"] if e["result"] == "not_testable"]
+    but = f"; not testable: {', '.join(untested)}" if untested else ""
+    failed = [e["property"] for e in found["properties"] if e["result"] == "fail"]
+    if found["verdict"] == "fail":
+        return f"FAILED in state {found['state']}: {', '.join(failed)}{but}"
+    if found["verdict"] == "pass":
+        return f"Passed in state {found['state']}{but}"
+    return f"The block could not be tested in state {found['state']}{but}"
 
 
 def _monitor(daemon: Daemon, _options: argparse.Namespace) -> int:

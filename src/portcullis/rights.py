@@ -16,6 +16,7 @@ READ = {
     "traffic": "events",
     "devices": "devices",
     "log": "log",
+    "selftest_result": "selftest_result",
 }
 """What a visitor may look at → the function of rpcd's access list that lets him."""
 
@@ -28,6 +29,7 @@ WRITE: dict[str, tuple[str, ...]] = {
     "set": ("name", "value"),
     "reload": (),
     "set_device": ("mac", "access"),
+    "selftest": (),
     "import_profile": ("name", "text"),
     "rename_profile": ("name", "new_name"),
     "delete_profile": ("name",),

@@ -18,6 +18,7 @@ from typing import Any
 from portcullis.bus import Bus, BusError
 from portcullis.devices import Sighting, normal
 from portcullis.netlink import IPRoute, NetlinkError
+from portcullis.selftest import STATION_MAC
 from portcullis.topology import SYS, Topology
 
 LEASES = Path("/tmp/dhcp.leases")  # dnsmasq's
@@ -146,7 +147,7 @@ def read(topology: Topology, bus: Bus) -> tuple[list[Sighting], dict[str, bool]]
     points = access_points(ask("network.wireless", "status", {}))
     for name in points:
         found += associations(topology, name, ask(f"hostapd.{name}", "get_clients", {}))
-    return found, points
+    return [sighting for sighting in found if sighting.mac != STATION_MAC], points
 
 
 def _asker(bus: Bus) -> Callable[[str, str, dict[str, Any]], dict[str, Any]]:
