@@ -10,7 +10,10 @@ SHELL_SCRIPTS := tests/*.sh tests/vm/*.sh .ci/run files/usr/bin/portcullisctl fi
 	files/etc/hotplug.d/iface/* files/etc/uci-defaults/* files/usr/share/portcullis/*.sh \
 	tests/router/standin/*.sh package/*.sh package/*/*.sh package/*/post* tests/images/*.sh
 
-.PHONY: run test test-vm test-openwrt lint bench ipk package clean
+MACHINE_TESTS := tests/test_boot_to_power_off.py
+VM_TESTS := tests/test_kernel_wireguard.py tests/test_lines.py
+
+.PHONY: run test test-vm test-newer test-openwrt lint bench ipk package clean
 
 run: .venv/ready
 	$(PYTHON) -m router.demo $(if $(KEEP),--keep)
@@ -20,11 +23,16 @@ test: .venv/ready
 	.venv-old/bin/python -m pytest -c src/pyproject.toml --rootdir . -q -m 'pyroute2 and not vm' $(TESTS) $(if $(TESTS),|| test $$? = 5)
 	$(PYTHON) -m pytest -c src/pyproject.toml --rootdir . -n 2 $(TESTS)
 
-# What this machine's kernel may lack (kernel WireGuard, PPPoE, 6in4, DS-Lite), in a virtual
-# machine; minutes.
+# A virtual machine as the router, from power-on to power-off; and in it what this machine's kernel
+# may lack: kernel WireGuard, flow tables, PPPoE, 6in4, DS-Lite. Minutes.
 test-vm: .venv/ready
 	tests/vm/setup.sh
-	$(PYTHON) -m vm $(or $(TESTS),tests/test_kernel_wireguard.py tests/test_lines.py)
+	$(PYTHON) -m pytest -c src/pyproject.toml --rootdir . -q -m machine $(or $(TESTS),$(MACHINE_TESTS)) || test $$? = 5
+	$(PYTHON) -m vm $(or $(TESTS),$(VM_TESTS))
+
+# The same tests with nft 1.1 and Python 3.13 or later, in a Debian of its own: SUITE=sid.
+test-newer: .venv/ready
+	tests/newer.sh $(or $(SUITE),trixie) $(TESTS)
 
 # The packages on OpenWrt itself, in containers; skipped where there is no engine or no image.
 test-openwrt: .venv/ready
@@ -52,7 +60,7 @@ package:
 		$(if $(SDK),--sdk $(SDK)) $(if $(SDK_TARBALL),--tarball $(SDK_TARBALL))
 
 clean:
-	rm -rf .venv .venv-old .vm .mypy_cache .ruff_cache dist tests/.screenshots tests/node_modules
+	rm -rf .venv .venv-old .vm .newer .mypy_cache .ruff_cache dist tests/.screenshots tests/node_modules
 
 .venv/ready: tests/setup.sh tests/requirements.txt openwrt-sdk.cfg
 	tests/setup.sh

@@ -12,7 +12,7 @@ from router.measurement import BatchResult, lan_probes, measure, router_probes
 from router.namespace import Namespace
 from router.probe import Probe
 from router.probes import PacketSocket
-from router.rootfs import SHELLS, RootFilesystem
+from router.rootfs import NETIFD4, NETIFD6, SHELLS, RootFilesystem
 
 from portcullis import lanruleset
 from portcullis.policy import Lan, Network, Policy
@@ -469,15 +469,12 @@ def every_probe(house: VirtualRouter) -> list[Probe]:
     return [probe for probe in found if not isinstance(probe, PacketSocket)]
 
 
-NETIFD = """
-ip rule add pref 800 lookup 706
-ip rule add pref 830 not from all fwmark 0x50430000/0x7fff0000 lookup 707
-ip -6 rule add pref 800 lookup 706
-ip -6 rule add pref 810 to fe80::/10 lookup main
-ip -6 rule add pref 830 not from all fwmark 0x50430000/0x7fff0000 lookup 707
-ip -6 rule add pref 831 not from all fwmark 0x50430000/0x7fff0000 unreachable
-ip route add unreachable default table 707 metric 2147483647
-"""
+NETIFD = "".join(
+    f"/usr/bin/ip {family} {line}\n"
+    for family, lines in (("-4", NETIFD4), ("-6", NETIFD6))
+    for line in lines.split("\n")
+    if line
+)
 
 
 def reaches_the_router(lan: Namespace) -> bool:
@@ -500,7 +497,7 @@ def test_a_router_without_python_boots_closed_and_answers_the_house(
         def boot(intent: str) -> BatchResult:
             router.remember(intent, elements)
             router.guard()
-            router.sh(NETIFD.replace("ip ", "/usr/bin/ip "))
+            router.sh(NETIFD)
             for device in ("lo", at.LAN_BRIDGE, at.GUEST_BRIDGE, at.WAN_DEVICE):
                 router.hotplug("ifup", device)
             assert router.released == (intent == DISCONNECTED)

@@ -74,7 +74,8 @@ class Totals:
 
 class Flood:
     """rate: new UDP flows per second; held: so many held flows each of UDP and TCP, which together
-    send as often again. `token` is in every payload."""
+    send as often again. `blind`: the held flows are UDP alone, and nobody has to answer them.
+    `token` is in every payload."""
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class Flood:
         rate: int = 1000,
         held: int = 4,
         port: int = 7,
+        blind: bool = False,
     ) -> None:
         self._netns = netns
         self.token = b"fl" + secrets.token_hex(4).encode()
@@ -93,6 +95,7 @@ class Flood:
                 "rate": rate,
                 "held": held,
                 "port": port,
+                "blind": blind,
                 "token": self.token.decode(),
             }
         )
@@ -159,7 +162,9 @@ def _open(pipe: IO[str] | None) -> IO[str]:
 
 
 class _Sender:
-    def __init__(self, targets: list[str], rate: int, held: int, port: int, token: str) -> None:
+    def __init__(
+        self, targets: list[str], rate: int, held: int, port: int, blind: bool, token: str
+    ) -> None:
         self._targets = [(socket.AF_INET6 if ":" in t else socket.AF_INET, t) for t in targets]
         self._rate, self._port, self._token = rate, port, token.encode()
         self._poll = selectors.EpollSelector()
@@ -170,13 +175,14 @@ class _Sender:
         self.totals = Totals()
         for number in range(held):
             family, target = self._targets[number % len(self._targets)]
-            for kind in ("udp", "tcp"):
+            for kind in ("udp",) if blind else ("udp", "tcp"):
                 stream = kind == "tcp"
                 sock = socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
                 sock.settimeout(3)
                 sock.connect((target, port))
-                sock.sendall(self._payload())
-                sock.recv(4096)
+                if not blind:
+                    sock.sendall(self._payload())
+                    sock.recv(4096)
                 sock.setblocking(False)
                 self._held.append((kind, sock))
                 self._poll.register(sock, selectors.EVENT_READ, kind)

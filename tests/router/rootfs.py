@@ -28,7 +28,7 @@ from .namespace import Namespace
 FILES = Path(__file__).resolve().parents[2] / "files"
 PACKAGE = FILES.parent / "package/portcullis"
 SHELLS = ("dash", "busybox")
-_STANDIN = Path(__file__).parent / "standin"
+STANDIN = Path(__file__).parent / "standin"
 _FOLDERS = (
     *("bin", "dev", "etc/config", "lib", "proc", "sbin", "stand-in", "sys", "tmp/run", "tmp/lock"),
     *("usr/lib", "usr/share", "var"),
@@ -45,7 +45,7 @@ _HERE, _END = b"here", b"end"
 _IN_CHROOT = 'mount -t proc proc "$1/proc" && mount -t sysfs sysfs "$1/sys" && exec chroot "$@"'
 _ALONE = ("unshare", "-m", "-p", "-f", "--kill-child", "sh", "-c", _IN_CHROOT, "sh")
 # Neither the packages' __init__ nor the site: each call is a process.
-_UCI = """#!/usr/bin/python3 -ISB
+UCI = """#!/usr/bin/python3 -ISB
 import sys, types
 package = types.ModuleType("standin")
 package.__path__ = ["/stand-in/python"]
@@ -96,6 +96,20 @@ config forwarding
 """
 
 
+# What netifd makes of the sections in files/usr/share/portcullis/network.uci: lines for `ip`.
+NETIFD4 = """
+rule add pref 800 lookup 706
+rule add pref 830 not from all fwmark 0x50430000/0x7fff0000 lookup 707
+route add unreachable default table 707 metric 2147483647
+"""
+NETIFD6 = """
+rule add pref 800 lookup 706
+rule add pref 810 to fe80::/10 lookup main
+rule add pref 830 not from all fwmark 0x50430000/0x7fff0000 lookup 707
+rule add pref 831 not from all fwmark 0x50430000/0x7fff0000 unreachable
+"""
+
+
 class RootFilesystem:
     """Use inside `with`. `shell` is who runs the scripts, one of SHELLS."""
 
@@ -128,9 +142,9 @@ class RootFilesystem:
             self._mount("--bind", Path("/dev", name), self.path("dev", name))
         self._syslog = _Syslog(self.path("dev/log"))
         self.install()
-        self._mount("--rbind", _STANDIN, self.path("stand-in/python"))
-        self.path("etc/rc.common").write_text((_STANDIN / "rc_common.sh").read_text())
-        self.program("sbin/uci", _UCI)
+        self._mount("--rbind", STANDIN, self.path("stand-in/python"))
+        self.path("etc/rc.common").write_text((STANDIN / "rc_common.sh").read_text())
+        self.program("sbin/uci", UCI)
         if real := os.environ.get("PORTCULLIS_REAL_UCI"):
             self._bring_uci(real)
         self.program("stand-in/ubus", _UBUS)

@@ -34,8 +34,13 @@ def main(arguments: list[str]) -> int:
         script += [f"exec {shlex.join(arguments[1:])}"]
     else:
         tests = shlex.join(["-m", "pytest", "-c", "src/pyproject.toml", "-m", "vm", *arguments])
-        script += ["code=0", *(f"{line}/bin/python {tests} || code=$?" for line in _LINES)]
-        script += ["exit $code"]
+        script += ["failed=0"]
+        for line in _LINES:  # 5: none of these tests is for in here
+            script += [
+                f"{line}/bin/python {tests}; code=$?",
+                "[ $code = 5 ] || failed=$((failed + code))",
+            ]
+        script += ["exit $((failed > 0))"]
     try:
         return run("\n".join(script) + "\n", float(os.environ.get("VM_SECONDS", "1800")))
     except Missing as missing:

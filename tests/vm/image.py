@@ -16,7 +16,7 @@ STORE = TOP / ".vm"
 # What OpenWrt's packages load at boot, and what tests make the network's weather with. Loaded by
 # name: the kernel's own loading on demand would need kmod, and comes too late for some (nft_*).
 _MODULES = """
-overlay crc32c_generic
+overlay virtio_net crc32c_generic
 tun veth bridge br_netfilter dummy vrf 8021q wireguard
 sit ip6_tunnel ipip pppoe ppp_async
 sch_netem sch_tbf sch_ingress cls_u32

@@ -13,8 +13,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from .image import Missing, initramfs, kernel
 
@@ -28,29 +29,62 @@ _POWER_OFF_WITHIN = 20.0
 _READ_ONLY = 'mount --rbind / "$1"; mount -o remount,bind,ro "$1"; shift; exec "$@"'
 
 
-def run(command: str, seconds: float) -> int:
-    """Run a shell script in the guest; its output is passed on to ours. Gives its exit code,
-    TIMED_OUT, or NO_RESULT where the guest ended without one. Raises Missing."""
-    with ExitStack() as undo:
-        state = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="vm-")))
-        (state / "initramfs").write_bytes(initramfs(command))
-        (state / "root").mkdir()
-        for name in ("console", "result"):
-            (state / name).touch()
-        _serve_files(state, undo)
-        qemu = _start([*_qemu(_accelerator()), *_devices(state)], undo, stdout=subprocess.PIPE)
-        assert qemu.stdout
-        if not _pass_on(qemu.stdout, time.monotonic() + seconds):
-            print(f"vm: stopped, it took more than {seconds:.0f} s", file=sys.stderr)
-            return TIMED_OUT
-        qemu.wait(_POWER_OFF_WITHIN)
-        result = (state / "result").read_text().strip()
+class Nic(NamedTuple):
+    """A network card of the guest: the descriptor of a tap device, and the MAC address."""
+
+    tap: int
+    mac: str
+
+
+class Machine:
+    """A guest that runs a shell script, with network cards eth0, eth1 … in their order. Use inside
+    `with`; starting it raises Missing. `output` is what the script says."""
+
+    def __init__(self, command: str, nics: Sequence[Nic] = ()) -> None:
+        self._command, self._nics = command, nics
+
+    def __enter__(self) -> Machine:
+        with ExitStack() as undo:
+            state = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="vm-")))
+            (state / "initramfs").write_bytes(initramfs(self._command))
+            (state / "root").mkdir()
+            for name in ("console", "result"):
+                (state / name).touch()
+            _serve_files(state, undo)
+            taps = [nic.tap for nic in self._nics]
+            command = [*_qemu(_accelerator()), *_devices(state), *_cards(self._nics)]
+            self._qemu = _start(command, undo, stdout=subprocess.PIPE, pass_fds=taps)
+            self._state, self._undo = state, undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    @property
+    def output(self) -> IO[bytes]:
+        assert self._qemu.stdout
+        return self._qemu.stdout
+
+    def result(self) -> int:
+        """The script's exit code, once the output has ended; NO_RESULT where there is none."""
+        self._qemu.wait(_POWER_OFF_WITHIN)
+        result = (self._state / "result").read_text().strip()
         if not result:
             print("vm: the guest ended without a result", file=sys.stderr)
             for log in ("files.log", "console"):
-                print((state / log).read_text(errors="replace")[-4000:], file=sys.stderr)
+                print((self._state / log).read_text(errors="replace")[-4000:], file=sys.stderr)
             return NO_RESULT
         return int(result)
+
+
+def run(command: str, seconds: float) -> int:
+    """Run a shell script in the guest; its output is passed on to ours. Gives its exit code,
+    TIMED_OUT, or NO_RESULT where the guest ended without one. Raises Missing."""
+    with Machine(command) as machine:
+        if not _pass_on(machine.output, time.monotonic() + seconds):
+            print(f"vm: stopped, it took more than {seconds:.0f} s", file=sys.stderr)
+            return TIMED_OUT
+        return machine.result()
 
 
 def _serve_files(state: Path, undo: ExitStack) -> None:
@@ -78,6 +112,7 @@ def _serve_files(state: Path, undo: ExitStack) -> None:
             _start([*private, *serve], undo, stderr=log, pass_fds=(listener.fileno(),))
 
 
+@cache
 def _accelerator() -> str:
     """KVM where it runs this kernel up to its panic for want of files; else QEMU's emulation."""
     boot = [*_bound(), *_qemu("kvm"), "-m", "256M", "-serial", "stdio", "-kernel", str(kernel())]
@@ -115,6 +150,17 @@ def _devices(state: Path) -> list[str]:
         *("-device", "virtio-rng-pci", "-device", "virtio-serial-pci"),
         *("-chardev", "file,id=output,path=/dev/stdout", *port("output")),
         *("-chardev", f"file,id=result,path={state / 'result'}", *port("result")),
+    ]
+
+
+def _cards(nics: Sequence[Nic]) -> list[str]:
+    return [
+        option
+        for number, nic in enumerate(nics)
+        for option in (
+            *("-netdev", f"tap,id=net{number},fd={nic.tap}"),
+            *("-device", f"virtio-net-pci,netdev=net{number},mac={nic.mac}"),
+        )
     ]
 
 
