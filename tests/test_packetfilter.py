@@ -15,6 +15,7 @@ from ipaddress import IPv6Address
 from typing import Any
 
 import pytest
+from router.firewall import Firewall
 from router.namespace import Namespace
 
 from portcullis.nft import Nftables, NftError
@@ -53,11 +54,16 @@ def namespace() -> Iterator[Namespace]:
 
 
 class Spy(Nftables):
-    """nft, and what it was told."""
+    """nft, and what it was told. Its tables are plain, as any nft has them, unless it `owns`."""
+
+    owns = False
 
     def __init__(self) -> None:
         super().__init__()
         self.told: list[str] = []
+
+    def accepts(self, commands: str) -> bool:
+        return self.owns and super().accepts(commands)
 
     def run(self, commands: str) -> None:
         self.told.append(commands)
@@ -77,6 +83,17 @@ def packets(nft: Spy) -> PacketFilter[Policy]:
     found = PacketFilter(nft, INET)
     found.reconcile(CONNECTED)
     nft.told.clear()
+    return found
+
+
+@pytest.fixture
+def owned(nft: Spy) -> PacketFilter[Policy]:
+    """The same, owned by this process; skipped where nft or the kernel has no such tables."""
+    nft.owns = True
+    found = PacketFilter(nft, INET)
+    if not found.flags:
+        pytest.skip("no tables that are owned and persist: nft before 1.1, or Linux before 6.9")
+    found.reconcile(CONNECTED)
     return found
 
 
@@ -171,6 +188,99 @@ def test_tampering_is_undone_and_told(
     namespace.nft(TAMPERING[deed])
     told = packets.reconcile(CONNECTED)
     assert (told != (), namespace.run(["nft", "-s", "list", "ruleset"]).stdout) == (True, before)
+
+
+@pytest.mark.parametrize("deed", TAMPERING)
+def test_nobody_else_can_change_an_owned_table(
+    namespace: Namespace, owned: PacketFilter[Policy], deed: str
+) -> None:
+    before = namespace.run(["nft", "-s", "list", "table", "inet", "portcullis"]).stdout
+    done = namespace.run(["nft", "-f", "-"], stdin=TAMPERING[deed], check=False)
+    assert done.returncode == (0 if deed == "everything flushed" else 1)  # it skips what it may not
+    after = namespace.run(["nft", "-s", "list", "table", "inet", "portcullis"]).stdout
+    assert (after, owned.reconcile(CONNECTED)) == (before, ())
+
+
+def test_fw4_flush_leaves_an_owned_table(namespace: Namespace, owned: PacketFilter[Policy]) -> None:
+    firewall = Firewall(namespace)
+    firewall.start()
+    firewall.flush()
+    assert namespace.run(["nft", "list", "tables"]).stdout == f"table {TABLE}\n"
+    assert owned.reconcile(CONNECTED) == ()
+
+
+def test_its_owner_refills_an_owned_table(owned: PacketFilter[Policy], nft: Spy) -> None:
+    owned.reconcile(RELEASED)
+    assert filled(nft) == elements(RELEASED)
+
+
+OWNER = """
+import os, signal, sys
+from portcullis.nft import Nftables
+from portcullis.packetfilter import PacketFilter
+from portcullis.policy import CLOSED
+from portcullis.ruleset import INET
+PacketFilter(Nftables(), INET).reconcile(CLOSED)
+print("made", flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def owner(namespace: Namespace) -> Iterator[subprocess.Popen[str]]:
+    """Another process that has made the table and lives until its standard input ends."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", OWNER], text=True, **pipes) as found:
+        assert found.stdout and found.stdout.readline() == "made\n"
+        yield found
+
+
+def test_a_second_owner_is_refused(owner: subprocess.Popen[str], nft: Spy) -> None:
+    nft.owns = True
+    packets = PacketFilter(nft, INET)
+    if not packets.flags:
+        pytest.skip("no tables that are owned and persist")
+    with pytest.raises(FilterError, match="Operation not permitted"):
+        packets.reconcile(CONNECTED)
+
+
+def test_the_table_of_a_dead_owner_stands_and_is_adopted(
+    namespace: Namespace, owner: subprocess.Popen[str], nft: Spy
+) -> None:
+    owner.communicate()
+    assert filled(nft) == elements(CLOSED)
+    nft.owns = True
+    packets = PacketFilter(nft, INET)
+    assert "table not ours yet" in packets.reconcile(CONNECTED)
+    listed = namespace.run(["nft", "list", "table", "inet", "portcullis"]).stdout
+    assert ("flags owner,persist" in listed) == bool(packets.flags)
+    assert (filled(nft), packets.reconcile(CONNECTED)) == (elements(CONNECTED), ())
+
+
+def test_the_table_of_a_dead_owner_can_be_deleted(
+    namespace: Namespace, owner: subprocess.Popen[str]
+) -> None:
+    """As the package's removal does it."""
+    owner.communicate()
+    namespace.nft(f"delete table {TABLE}")
+
+
+def test_no_child_inherits_the_socket(nft: Spy) -> None:
+    """Else whatever the daemon has started would own the table when the daemon is dead."""
+    listing = ["ls", "-l", "/proc/self/fd"]
+    done = subprocess.run(listing, close_fds=False, capture_output=True, text=True, check=True)
+    sockets = {name for name in os.listdir("/proc/self/fd") if _is_netlink(name)}
+    assert sockets and not sockets & set(re.findall(r"(\d+) -> socket", done.stdout))
+
+
+def _is_netlink(descriptor: str) -> bool:
+    try:
+        duplicate = socket.socket(fileno=os.dup(int(descriptor)))
+    except OSError:
+        return False
+    with duplicate:
+        return duplicate.family == socket.AF_NETLINK
 
 
 @pytest.mark.parametrize(

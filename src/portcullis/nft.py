@@ -11,6 +11,7 @@ import ctypes
 import fcntl
 import json
 import os
+from contextlib import suppress
 from typing import Any
 
 _JSON = 1 << 4
@@ -41,16 +42,13 @@ class Nftables:
         ):
             function = getattr(self._lib, name)
             function.restype, function.argtypes = result, arguments
-        before = set(os.listdir("/proc/self/fd"))
+        before = _descriptors()
         self._context = self._lib.nft_ctx_new(0)
         if not self._context:
             raise NftError("libnftables gave no context: out of memory")
-        # A child that inherits the socket would keep an owned table alive after our death.
-        for descriptor in set(os.listdir("/proc/self/fd")) - before:
-            try:
-                fcntl.fcntl(int(descriptor), fcntl.F_SETFD, fcntl.FD_CLOEXEC)
-            except OSError:
-                continue  # the listing's own descriptor
+        # A child that inherits the socket would keep an owned table locked after our death.
+        for descriptor, _ in _descriptors() - before:
+            fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         self._lib.nft_ctx_buffer_output(self._context)
         self._lib.nft_ctx_buffer_error(self._context)
 
@@ -98,3 +96,12 @@ class Nftables:
             lines = error.decode(errors="replace").strip().splitlines()
             raise NftError(lines[0] if lines else f"nft failed with code {code}")
         return bytes(output).decode(errors="replace")
+
+
+def _descriptors() -> set[tuple[int, str]]:
+    """Ours that are open, with what they are; not that by which this is asked."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))
+    return found
