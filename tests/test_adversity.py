@@ -203,7 +203,7 @@ def test_a_hung_ubusd_keeps_nobody_waiting(idle: Appliance) -> None:
         idle.start(wait=False)
         idle.until(stands, "the table", patience=5)
         leaks(idle, probes)
-        router.nft("delete table inet portcullis\n")
+        idle.delete_table("inet portcullis")
         idle.until(stands, "the table is back", patience=5)
         idle.stop()  # and SIGTERM is heard
     idle.start()

@@ -206,7 +206,15 @@ def test_without_nft_the_way_out_is_taken_away_and_given_back(idle: Appliance) -
     leaks(idle, probes)
     assert "state DOWN" in router.run(["ip", "link", "show", "eth1"]).stdout
     assert idle.daemon
-    mounts = ["nsenter", "-t", str(idle.daemon.pid), "-m", "umount", os.path.realpath(library)]
+    mounts = [
+        "nsenter",
+        "-t",
+        str(idle.daemon.pid),
+        "-m",
+        "-r",
+        "umount",
+        os.path.realpath(library),
+    ]
     subprocess.run(mounts, check=True, timeout=10)
     idle.until(lambda: "state UP" in router.run(["ip", "link", "show", "eth1"]).stdout, "eth1")
     router.ip("route replace default via 203.0.113.1\n")  # netifd's part

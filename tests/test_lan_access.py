@@ -272,7 +272,7 @@ def test_what_somebody_takes_away_is_put_back(appliance: Appliance) -> None:
     found = stations(appliance.world)
     set_access(appliance, False)
     router = appliance.world.router
-    router.nft("delete table bridge portcullis\n")
+    appliance.delete_table("bridge portcullis")
     router.run(["bridge", "link", "set", "dev", "lan1", "isolated", "off"])
     appliance.until(lambda: isolated(appliance)["lan1"], "the port is isolated again")
 

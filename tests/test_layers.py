@@ -35,7 +35,7 @@ def test_the_routing_guard_alone_stops_everything_ordinary(
         appliance.world.vpn1.blackhole()
         appliance.call("connect", profile="vpn1")
     with asleep(appliance):
-        appliance.world.router.nft("delete table inet portcullis\n")
+        appliance.delete_table("inet portcullis")
         leaks(appliance, probes)
 
 
@@ -77,7 +77,7 @@ def test_nothing_uninvited_comes_out_of_the_tunnel(appliance: Appliance) -> None
     assert not [str(result) for result in results if result.answered]
     assert appliance.status()["blocked"]["blocked_tunnel"] >= before + 2 * len(inward)
     with asleep(appliance):
-        world.router.nft("delete table inet portcullis\n")
+        appliance.delete_table("inet portcullis")
         control = run(inward, 2, 1.0)
     assert all(result.answered for result in control), "no positive control"
 

@@ -18,6 +18,7 @@ from typing import Any
 from portcullis import sections
 
 from . import addresses as at
+from .ownership import delete_table
 from .standin import netifd
 from .standin.bus import Bus
 from .standin.context import Call, Context
@@ -199,6 +200,11 @@ class Appliance:
         assert self.daemon
         self.daemon.kill()
         self.daemon.wait()
+
+    def delete_table(self, table: str) -> None:
+        """Delete a table of the daemon's (family and name), though only the daemon may."""
+        assert self.daemon
+        delete_table(self.world.router, self.daemon.pid, table)
 
     def environment(self) -> dict[str, str]:
         found = self.bus.environment()
