@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from portcullis import __version__, api, bus, hotplug
+from portcullis.alarms import Alarm
 from portcullis.core import Core
 from portcullis.door import CERTIFICATE, KEY, Door
 from portcullis.logs import LastLines, log_to_procd
@@ -78,6 +79,9 @@ def main(argv: list[str] | None = None) -> int:
         scripts.call({"STATE": new.value, "OLD_STATE": old.value, "REASON": reason})
         connection.send(api.STATE_EVENT, api.transition_event(core, old.value, reason))
 
+    def warn(alarm: Alarm) -> None:
+        connection.send(api.ALARM_EVENT, api.alarm_event(alarm))
+
     scripts = hotplug.Hotplug(loop, options.hotplug)
     connection = bus.Bus(
         loop,
@@ -86,7 +90,9 @@ def main(argv: list[str] | None = None) -> int:
         listeners={"network.interface": lambda event: core.network_changed(event)},
         on_up=lambda: core.bus_up(),
     )
-    core = Core(loop, connection, driver, Paths(options.home, options.run, options.share), tell)
+    core = Core(
+        loop, connection, driver, Paths(options.home, options.run, options.share), tell, warn
+    )
     door = Door(core, options.certificate, options.key)
     watch = Watch(loop, core.kernel_changed)
     log.info("version %s starts", __version__)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from portcullis import __version__, commands, profiles
+from portcullis.alarms import Alarm
 from portcullis.bus import Methods
 from portcullis.commands import Refusal
 from portcullis.core import Core
@@ -28,6 +29,7 @@ from portcullis.states import row
 OBJECT = "portcullis"
 STATE_EVENT = "portcullis.state"
 _WHOLE, _SHORT = 1000, 60  # a ubus message has 1 MiB: of more profiles it holds short texts only
+ALARM_EVENT = "portcullis.alarm"
 Reply = dict[str, Any]
 log = logging.getLogger("portcullis")
 
@@ -104,7 +106,9 @@ def status(core: Core) -> Reply:
         "endpoints": [f"{e.address} {e.transport} {e.port}" for e in policy.endpoints],
         "resolvers": list(policy.resolvers),
         "blocked": core.block.counters(),
-        "restored": core.block.restored,
+        "restored": core.alarms.restored,
+        "alarms": [alarm_event(alarm) for alarm in core.alarms.recent],
+        "layers": core.block.layers,
         "faults": core.faults.lines(),
     }
 
@@ -134,6 +138,16 @@ def transition_event(core: Core, old: str, reason: str) -> Reply:
         "reason": reason,
         "since": int(core.since),
         "kill_switch_active": explained.active,
+    }
+
+
+def alarm_event(alarm: Alarm) -> Reply:
+    """What the event `portcullis.alarm` carries, and status lists."""
+    return {
+        "time": int(alarm.time),
+        "what": list(alarm.what),
+        "by": alarm.by,
+        "times": alarm.times,
     }
 
 

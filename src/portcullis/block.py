@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The block: both layers made what a policy says, verified, and what follows if they cannot be.
+"""The block: its layers made what a policy says, verified, and what follows if they cannot be.
 
-The packet filter is what verifies the block (K5); the routing guard is the second layer (K9).
-Flows of another policy are cut (K3). Where the block is wanted and cannot be verified, the way
-out is taken away, and given back after a verified arming.
+The packet filter is what verifies the block (K5); the routing guard is the second layer, and
+the egress hook the third where the kernel has it (K9). Flows of another policy are cut (K3).
+Where the block is wanted and cannot be verified, the way out is taken away, and given back after
+a verified arming.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from portcullis.attachment import Outside, attach
+from portcullis.egresshook import EgressHook
 from portcullis.faults import Faults
 from portcullis.guard import RoutingGuard
 from portcullis.lastresort import LastResort
@@ -24,11 +27,11 @@ from portcullis.ruleset import INET
 
 log = logging.getLogger("portcullis")
 
-FILTER, GUARD = "packet filter", "routing guard"
+FILTER, GUARD, HOOK = "packet filter", "routing guard", "egress hook"
 
 
 class Applied(NamedTuple):
-    """`armed`: the block is verified, or not asked for. `whole`: both layers are in order.
+    """`armed`: the block is verified, or not asked for. `whole`: all layers are in order.
     `flipped`: blocking began or ended, so what was learnt before must be forgotten (K12)."""
 
     armed: bool
@@ -37,38 +40,44 @@ class Applied(NamedTuple):
 
 
 class Block:
-    def __init__(self, run: Path, faults: Faults) -> None:
-        self._faults = faults
+    """`on_restored` is told what somebody had changed behind our back (K10)."""
+
+    def __init__(
+        self, run: Path, faults: Faults, on_restored: Callable[[tuple[str, ...]], None]
+    ) -> None:
+        self._faults, self._on_restored = faults, on_restored
         self._filter: PacketFilter[Policy] | None = None
         self._guard = RoutingGuard()
+        self._hook = EgressHook()
         self._last_resort = LastResort(run / "last-resort")
-        self._applied: Policy | None = None
+        self._applied: dict[str, object] = {}
         self._flow_key: tuple[object, ...] | None = None
         self._released: bool | None = None
-        self.restored = 0
 
-    def apply(self, policy: Policy, upstream: tuple[str, ...]) -> Applied:
-        """Make both layers what `policy` says; `upstream` are the devices to take down where
-        that fails. Never raises: what went wrong stands in the faults."""
-        filtered = self._reconcile(FILTER, lambda: self._packet_filter().reconcile(policy))
-        guarded = self._reconcile(GUARD, lambda: self._guard.reconcile(policy))
+    def apply(self, policy: Policy, outside: Outside) -> Applied:
+        """Make all layers what `policy` says; what leads `outside` has the egress hook, and is
+        taken down where there is no packet filter. Never raises: what went wrong stands in the
+        faults."""
+        house = (*policy.devices, *(network.device for network in policy.served))
+        attachment = attach(outside, house)
+        filtered = self._reconcile(FILTER, policy, lambda: self._packet_filter().reconcile(policy))
+        hook = self._hook
+        hooked = self._reconcile(
+            HOOK, (policy, attachment), lambda: hook.reconcile(policy, attachment)
+        )
+        guarded = self._reconcile(GUARD, policy, lambda: self._guard.reconcile(policy))
         flipped = False
-        if filtered is None:
+        if not filtered:
             if self._filter:  # begin anew: the library's own socket may be what is broken
                 self._filter.close()
                 self._filter = None
             if not policy.released:
-                kept = (*policy.devices, *(network.device for network in policy.served))
-                self._close_off(upstream, kept)
+                self._close_off(outside.upstream, house)
         else:
             flipped = self._cut_flows(policy)
-        if self._last_resort.taken and (filtered is not None or policy.released):
+        if self._last_resort.taken and (filtered or policy.released):
             self._give_back()
-        whole = filtered is not None and guarded is not None
-        if whole and policy == self._applied:
-            self._tell_restored((*(filtered or ()), *(guarded or ())))
-        self._applied = policy if whole else None
-        return Applied(filtered is not None or policy.released, whole, flipped)
+        return Applied(filtered or policy.released, filtered and guarded and hooked, flipped)
 
     def stands(self) -> bool:
         """Whether a table stands, ours or an earlier process's."""
@@ -85,7 +94,7 @@ class Block:
 
     def counters(self) -> dict[str, int]:
         """Packets blocked, by reason."""
-        return self._filter.counters() if self._filter else {}
+        return {**(self._filter.counters() if self._filter else {}), **self._hook.counters()}
 
     def metered(self) -> dict[str, tuple[int, int]]:
         """Packets and bytes blocked, by the device's MAC address."""
@@ -95,30 +104,37 @@ class Block:
     def verified(self) -> bool:
         return not {FILTER, GUARD} & self._faults.keys()
 
+    @property
+    def layers(self) -> dict[str, str]:
+        """How each layer stands: `in force`, or what is wrong with it."""
+        return {
+            "packet_filter": self._faults.get(FILTER, "in force"),
+            "routing_guard": self._faults.get(GUARD, "in force"),
+            "egress_hook": self._faults.get(HOOK, self._hook.standing),
+        }
+
     def _packet_filter(self) -> PacketFilter[Policy]:
         if self._filter is None:
             self._filter = PacketFilter(Nftables(), INET)
         return self._filter
 
     def _reconcile(
-        self, layer: str, reconcile: Callable[[], tuple[str, ...]]
-    ) -> tuple[str, ...] | None:
-        """What a layer had to change, or None where it is not known to be in order."""
+        self, layer: str, wanted: object, reconcile: Callable[[], tuple[str, ...]]
+    ) -> bool:
+        """Whether a layer is in order, as `wanted`; what was so and is no more, somebody has
+        changed behind our back. A route that was only waiting for its device is none of that."""
+        before = self._applied.pop(layer, None)
         try:
             changed = reconcile()
         except Exception as error:  # whatever it is, the layer is not verified
             self._faults.note(layer, str(error) or repr(error))
-            return None
+            return False
         self._faults.note(layer, None)
-        return changed
-
-    def _tell_restored(self, changes: tuple[str, ...]) -> None:
-        """The policy was in force, and somebody changed it behind our back (K10). A route that
-        was only waiting for its device is none of that."""
-        found = [c for c in changes if not (c.startswith("missing") and "unicast" in c)]
-        if found:
-            self.restored += len(found)
-            log.warning("put back what was changed: %s", ", ".join(found))
+        self._applied[layer] = wanted
+        told = [c for c in changed if not (c.startswith("missing") and "unicast" in c)]
+        if told and before == wanted:
+            self._on_restored(tuple(f"{layer}: {change}" for change in told))
+        return True
 
     def _cut_flows(self, policy: Policy) -> bool:
         """End the flows of another policy; whether blocking began or ended."""

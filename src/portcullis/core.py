@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from portcullis import intent, lines, networks, openwrt, profiles, settings, uplink
+from portcullis.alarms import Alarm, Alarms
+from portcullis.attachment import Outside
 from portcullis.block import FILTER, Block
 from portcullis.boot import Boot
 from portcullis.bus import Bus, BusError
@@ -54,6 +56,7 @@ class Core:
         driver: Driver,
         paths: Paths,
         on_transition: Callable[[State, State, str], None],
+        on_alarm: Callable[[Alarm], None],
     ) -> None:
         self._loop, self.bus, self._paths = loop, bus, paths
         self._on_transition = on_transition
@@ -76,7 +79,8 @@ class Core:
         self.surroundings = Surroundings()
         self._outer: tuple[Outer, ...] = ()
         self.faults = Faults()
-        self.block = Block(paths.run, self.faults)
+        self.alarms = Alarms(loop, on_alarm)
+        self.block = Block(paths.run, self.faults, self.alarms.restored_what)
         self.history = History()
         self.traffic = Traffic()
         self.catalogue = Catalogue(paths.profiles, loop.after)
@@ -139,6 +143,7 @@ class Core:
         self.happen(Event.SHUTDOWN, "")
         self.selftest.close()
         self.tunnel.close()
+        self.alarms.close()
         self._integration.close()
         self.lan.close()
         self.bus.close()
@@ -331,9 +336,10 @@ class Core:
 
     # The kernel.
 
-    def kernel_changed(self) -> None:
-        """Rules, links, addresses or routes changed, by us or by somebody else: look once for
+    def kernel_changed(self, by: str = "") -> None:
+        """Rules, links, addresses or routes changed, `by` whom the kernel may tell: look once for
         a burst of changes, and for half of the time at most."""
+        self.alarms.suspect(by)
         if self._look is None:
             self._look = self._loop.after(self._look_not_before - time.monotonic(), self._look_now)
 
@@ -347,6 +353,8 @@ class Core:
             self._look_not_before = now + (now - began)
 
     def _look_around(self) -> None:
+        self.enforce()  # before all that takes longer: what is open is to be closed at once (K10)
+        self.alarms.acquit()
         gateways = self.uplink.gateways
         self._read_uplink()
         if self.uplink.gateways != gateways:
@@ -415,14 +423,15 @@ class Core:
         """The policy into the kernel; whether the block, if active, is verified."""
         if not self._started:
             return True
-        upstream, policy = self.upstream, self.policy()
+        outside = Outside(self.upstream, self.surroundings.pppoe, self.uplink.netdevs)
+        policy = self.policy()
         self.selftest.policy_changed(active=not policy.released)
-        applied = self.block.apply(policy, upstream)
+        applied = self.block.apply(policy, outside)
         flipped = applied.flipped
         # Devices among themselves come second, and not before it is known what the owner wants.
         if self._lan_known and self.lan.apply(self.settings.lan_access, self.networks):
             policy = self.policy()
-            applied = self.block.apply(policy, upstream)
+            applied = self.block.apply(policy, outside)
             flipped = flipped or applied.flipped
         if self.bus.up:  # before that the settings and networks are not known to be the owner's
             self._boot.prepare(policy, self._lan_known)

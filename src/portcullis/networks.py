@@ -33,7 +33,8 @@ class Surroundings(NamedTuple):
     same; devices that lead upstream; what the owner should know; fw4's zones that forward
     upstream; netifd's interfaces that are up, with their devices; devices of
     networks from which the router is managed: their zones accept input, and nothing upstream lies
-    on them; lines that the kernel carries in IP packets."""
+    on them; lines that the kernel carries in IP packets; devices that PPPoE lines run over, up
+    or not."""
 
     networks: tuple[Network, ...] = ()
     served: tuple[Network, ...] = ()
@@ -43,6 +44,7 @@ class Surroundings(NamedTuple):
     interfaces: tuple[tuple[str, str], ...] = ()
     managing: tuple[str, ...] = ()
     lines: tuple[Line, ...] = ()
+    pppoe: tuple[str, ...] = ()
 
 
 class Corrections(NamedTuple):
@@ -137,6 +139,7 @@ def derive(
         tuple((str(i["interface"]), str(i["l3_device"])) for i in interfaces if i.get("l3_device")),
         tuple(sorted(managing)),
         lines.listed(used, upstream),
+        tuple(sorted({str(i["device"]) for i in interfaces if _pppoe(i)})),
     )
 
 
@@ -185,6 +188,10 @@ def _leads_upstream(interface: dict[str, Any], own: tuple[str, ...] = ()) -> boo
         route.get("mask", 0) < _WIDEST[6 if ":" in str(route.get("target")) else 4]
         for route in (*interface.get("route", ()), *inactive.get("route", ()))
     )
+
+
+def _pppoe(interface: dict[str, Any]) -> bool:
+    return interface.get("proto") == "pppoe" and bool(interface.get("device"))
 
 
 def _manages(homes: list[_Zone]) -> bool:

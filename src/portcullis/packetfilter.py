@@ -28,7 +28,11 @@ class Chain(NamedTuple):
     comments: tuple[str, ...]
 
 
-_PRIORITIES = {"inet": {"raw": -300, "filter": 0, "srcnat": 100}, "bridge": {"filter": -200}}
+_PRIORITIES = {
+    "inet": {"raw": -300, "filter": 0, "srcnat": 100},
+    "bridge": {"filter": -200},
+    "netdev": {"filter": 0},
+}
 
 
 def template_chains(table: Table[Any]) -> dict[str, Chain]:
@@ -37,7 +41,9 @@ def template_chains(table: Table[Any]) -> dict[str, Chain]:
     chains = {}
     for name, body in re.findall(r"\tchain (\w+) \{\n(.*?)\n\t\}", table.structure, re.DOTALL):
         hook = None
-        base = re.search(r"type (\w+) hook (\w+) priority (.+?); policy (\w+);", body)
+        base = re.search(
+            r"type (\w+) hook (\w+)(?: devices = .+?)? priority (.+?); policy (\w+);", body
+        )
         if base:
             kind, where, priority, policy = base.groups()
             word, _, offset = priority.partition(" ")
@@ -124,6 +130,10 @@ class PacketFilter(Generic[T]):
         self.flags = ""
         if nft.accepts(f"add {scratch} {{ flags owner, persist; }}\ndelete {scratch}\n"):
             self.flags = "owner, persist"
+
+    def become(self, table: Table[T]) -> None:
+        """From the next reconcile on it is this table, of the same name."""
+        self._table, self._reference = table, None
 
     def reconcile(self, policy: T) -> tuple[str, ...]:
         """Make the table what `policy` says; what had to be changed, nothing if nothing.

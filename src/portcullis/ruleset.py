@@ -23,7 +23,7 @@ LAYER2, FREE, APART = 0x01000000, 0x02000000, 0x04000000
 *to be decided on layer 2*, and what that knows of the sender: *excepted*, or *at a port that is
 kept apart*. Clear of pbr's and mwan3's, and none of them is in `MARK`."""
 
-_SETS: Sets = {
+SETS: Sets = {
     # name: (kind, type, purpose)
     "gate": ("map", "typeof meta nfproto : verdict", "families that are released; empty: blocked"),
     "forwards": ("map", "type ifname . ifname : verdict", "who may forward to whom"),
@@ -60,6 +60,31 @@ COUNTERS = {
     "blocked_inbound": "what came from outside and was dropped",
     "blocked_tunnel": "what came uninvited out of the tunnel and was dropped",
 }
+
+UPKEEP = """\
+		ip protocol udp udp sport 68 udp dport 67 @th,64,24 0x010106 @th,1952,32 0x63825363 accept comment "K2: DHCP client, by its content"
+		ip6 saddr fe80::/10 ip6 daddr ff02::1:2 udp sport 546 udp dport 547 accept comment "K2: DHCPv6 client"
+		icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } ip6 hoplimit 255 accept comment "K2: neighbour discovery"
+		icmpv6 type { mld-listener-report, mld-listener-done, mld2-listener-report } ip6 daddr ff02::/16 ip6 hoplimit 1 accept comment "K2: neighbour discovery"
+"""
+"""What keeps a line up, whoever on the router sends it. This and `MARKED` hold in the egress hook
+as well (egress.py), whose family knows no `meta nfproto`."""
+
+MARKED = """\
+		ip daddr . meta l4proto . th dport @endpoints4 accept comment "K2: the tunnel's own packets"
+		ip6 daddr . meta l4proto . th dport @endpoints6 accept comment "K2: the tunnel's own packets"
+		ip daddr . meta l4proto . th dport @bootstrap4 accept comment "K12: the endpoint's address"
+		ip6 daddr . meta l4proto . th dport @bootstrap6 accept comment "K12: the endpoint's address"
+		meta l4proto 41 ip daddr @outer_sit accept comment "K2: what carries the line, by the mark of what it carries"
+		meta l4proto 4 ip daddr @outer_ipip accept comment "K2: what carries the line, by the mark of what it carries"
+		meta l4proto 4 ip6 daddr @outer_ip6tnl accept comment "K2: what carries the line, by the mark of what it carries"
+"""
+"""Of what carries the mark, that which may leave; its sets are those of `OUTWARD`."""
+
+OUTWARD = (
+    *("endpoints4", "endpoints6", "bootstrap4", "bootstrap6"),
+    *("outer_sit", "outer_ipip", "outer_ip6tnl"),
+)
 
 _CHAINS = f"""
 	chain arriving {{
@@ -180,11 +205,7 @@ _CHAINS = f"""
 		oifname @served ct direction reply accept comment "K14: the router answers the house"
 		oifname @served udp sport {{ 67, 547 }} udp dport {{ 68, 546 }} accept comment "K14: and gives it addresses"
 		meta mark & {MASK:#010x} == {MARK:#010x} goto output_marked comment "K2: what carries the mark"
-		meta nfproto ipv4 udp sport 68 udp dport 67 @th,64,24 0x010106 @th,1952,32 0x63825363 accept comment "K2: DHCP client, by its content"
-		ip6 saddr fe80::/10 ip6 daddr ff02::1:2 udp sport 546 udp dport 547 accept comment "K2: DHCPv6 client"
-		icmpv6 type {{ nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert }} ip6 hoplimit 255 accept comment "K2: neighbour discovery"
-		icmpv6 type {{ mld-listener-report, mld-listener-done, mld2-listener-report }} ip6 daddr ff02::/16 ip6 hoplimit 1 accept comment "K2: neighbour discovery"
-		counter name blocked_router jump refuse comment "K2: the router's own traffic"
+{UPKEEP}		counter name blocked_router jump refuse comment "K2: the router's own traffic"
 		drop comment "the end: deny by default"
 	}}
 
@@ -196,14 +217,7 @@ _CHAINS = f"""
 	}}
 
 	chain output_marked {{
-		ip daddr . meta l4proto . th dport @endpoints4 accept comment "K2: the tunnel's own packets"
-		ip6 daddr . meta l4proto . th dport @endpoints6 accept comment "K2: the tunnel's own packets"
-		ip daddr . meta l4proto . th dport @bootstrap4 accept comment "K12: the endpoint's address"
-		ip6 daddr . meta l4proto . th dport @bootstrap6 accept comment "K12: the endpoint's address"
-		meta l4proto 41 ip daddr @outer_sit accept comment "K2: what carries the line, by the mark of what it carries"
-		meta l4proto 4 ip daddr @outer_ipip accept comment "K2: what carries the line, by the mark of what it carries"
-		meta l4proto 4 ip6 daddr @outer_ip6tnl accept comment "K2: what carries the line, by the mark of what it carries"
-		counter name blocked_router goto refuse comment "K2: the mark alone opens nothing"
+{MARKED}		counter name blocked_router goto refuse comment "K2: the mark alone opens nothing"
 	}}
 
 	chain dns_devices {{
@@ -241,7 +255,7 @@ _CHAINS = f"""
 """
 
 
-STRUCTURE = structure(_SETS, _METERS, COUNTERS, _CHAINS)
+STRUCTURE = structure(SETS, _METERS, COUNTERS, _CHAINS)
 """Body of the table: the same in every state, for the core and for the boot guard."""
 
 
@@ -249,7 +263,7 @@ def elements(policy: Policy) -> Elements:
     """What each set and map holds under `policy`."""
     link = policy.link
     addresses = link.addresses if link else ()
-    filled: dict[str, set[str]] = {name: set() for name in _SETS}
+    filled: dict[str, set[str]] = {name: set() for name in SETS}
     if policy.released:
         filled["gate"] = {"ipv4 : accept", "ipv6 : accept"}
     filled["protected"] = {f'"{device}"' for device in policy.devices}
@@ -288,7 +302,7 @@ def _between(policy: Policy) -> str:
     return "" if policy.released else "to_local"
 
 
-INET: Table[Policy] = Table("inet", "portcullis", _SETS, _METERS, COUNTERS, STRUCTURE, elements)
+INET: Table[Policy] = Table("inet", "portcullis", SETS, _METERS, COUNTERS, STRUCTURE, elements)
 
 
 def render(policy: Policy, flags: str = "") -> str:

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from socket import AF_INET, AF_INET6
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from portcullis.attachment import Netdev
 from portcullis.netlink import IPRoute, carries, default_routes
 from portcullis.networks import is_device, is_private
 from portcullis.policy import TUNNEL, Network
@@ -15,12 +16,13 @@ class Uplink(NamedTuple):
     """`families`: 4 and 6 where a default route leaves by a device with a carrier that is not
     in `protected`; `gateways`: devices of all default routes; `addresses`: the router's own;
     `house`: networks with private addresses that no default route leaves by, which are answered
-    where nothing else is known of the house (K14)."""
+    where nothing else is known of the house (K14); `netdevs`: all devices."""
 
     families: frozenset[int] = frozenset()
     gateways: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     house: tuple[Network, ...] = ()
+    netdevs: tuple[Netdev, ...] = ()
 
 
 def read(protected: tuple[str, ...]) -> Uplink:
@@ -49,4 +51,23 @@ def read(protected: tuple[str, ...]) -> Uplink:
         prefixes = [p for p in found[name] if is_private(p)]
         if prefixes and is_device(name):
             house.append(Network(name, name, tuple(sorted(prefixes))))
-    return Uplink(frozenset(families), tuple(sorted(gateways)), tuple(addresses), tuple(house))
+    return Uplink(
+        frozenset(families),
+        tuple(sorted(gateways)),
+        tuple(addresses),
+        tuple(house),
+        tuple(_netdev(link) for link in links.values()),
+    )
+
+
+def _netdev(link: Any) -> Netdev:
+    """What a link is and what it is connected to, as far as that is in this namespace."""
+    elsewhere = link.get_attr("IFLA_LINK_NETNSID") is not None
+    info = link.get_attr("IFLA_LINKINFO")
+    return Netdev(
+        str(link.get_attr("IFLA_IFNAME")),
+        link["index"],
+        0 if elsewhere else link.get_attr("IFLA_LINK") or 0,
+        link.get_attr("IFLA_MASTER") or 0,
+        str(info.get_attr("IFLA_INFO_KIND") or "") if info else "",
+    )

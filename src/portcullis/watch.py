@@ -7,9 +7,12 @@ sockets, because pyroute2 0.9 loses wake-ups in a selector (platform.md).
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 from portcullis.loop import Loop
 
@@ -18,16 +21,24 @@ _NFTABLES_GROUP = 7
 _ROUTE_GROUPS = (1, 5, 7, 8, 9, 11, 19)  # links; v4 and v6 addresses, routes, rules
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _SO_RCVBUFFORCE = 33
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_NEWGEN = 0x0A0F  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN: the end of each transaction
+_PROC_PID, _PROC_NAME = 2, 3
+_TOLD = range(16, 36)  # RTM_NEWLINK to RTM_GETRULE
+_MOST_PID = 1 << 22
+
+Change = Callable[[str], None]
 
 
 class Watch:
-    """Calls back, from the loop, after changes of the ruleset and of links and routes."""
+    """Calls back, from the loop, after changes of the ruleset and of links and routes, with the
+    name of who made the last of them: `nft (pid 123)`, or nothing where that is not known."""
 
-    def __init__(self, loop: Loop, on_change: Callable[[], None]) -> None:
-        self._loop = loop
+    def __init__(self, loop: Loop, on_change: Change) -> None:
+        self._loop, self._on_change = loop, on_change
         self._sockets = [
-            self._open(_NETFILTER, (_NFTABLES_GROUP,), on_change),
-            self._open(_ROUTE, _ROUTE_GROUPS, on_change),
+            self._open(_NETFILTER, (_NFTABLES_GROUP,), _Transactions),
+            self._open(_ROUTE, _ROUTE_GROUPS, _Changes),
         ]
 
     def close(self) -> None:
@@ -36,25 +47,102 @@ class Watch:
             watched.close()
 
     def _open(
-        self, protocol: int, groups: tuple[int, ...], callback: Callable[[], None]
+        self, protocol: int, groups: tuple[int, ...], kind: type[_Transactions] | type[_Changes]
     ) -> socket.socket:
-        kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-        watched = socket.socket(socket.AF_NETLINK, kind, protocol)
+        flags = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        watched = socket.socket(socket.AF_NETLINK, flags, protocol)
         with suppress(PermissionError):  # in a user namespace; then the default has to do
             watched.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 1 << 20)
         watched.bind((0, 0))
         for group in groups:
             watched.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
-        self._loop.add(watched.fileno(), lambda: self._drain(watched, callback))
+        self._loop.add(watched.fileno(), lambda: self._drain(watched, kind()))
         return watched
 
-    @staticmethod
-    def _drain(watched: socket.socket, callback: Callable[[], None]) -> None:
+    def _drain(self, watched: socket.socket, seen: _Transactions | _Changes) -> None:
         while True:
             try:
-                watched.recv(65536)
+                seen.read(watched.recv(65536))
             except BlockingIOError:
                 break
             except OSError:  # ENOBUFS: events were lost, which is one more reason to look
-                continue
-        callback()
+                seen.foreign = True
+        if seen.foreign:
+            self._on_change(seen.by)
+
+
+class _Transactions:
+    """nftables' events. Each transaction ends with a word on who made it; our own are none of
+    anybody's, and to look after each of them would be twice the work."""
+
+    def __init__(self) -> None:
+        self.foreign, self.by = False, ""
+
+    def read(self, data: bytes) -> None:
+        for pid, name in transactions(data):
+            if (pid, name) != _OURSELVES:
+                self.foreign, self.by = True, f"{_printable(name)} (pid {pid})"
+
+
+class _Changes:
+    """rtnetlink's events. They tell the socket that something was changed through, if any,
+    which is named after its process, unless that has several."""
+
+    def __init__(self) -> None:
+        self.foreign, self.by = False, ""
+
+    def read(self, data: bytes) -> None:
+        self.foreign = True
+        for kind, port, _ in _messages(data):
+            if kind in _TOLD and 0 < port < _MOST_PID and port != os.getpid():
+                self.by = _process(port)
+
+
+def transactions(data: bytes) -> Iterator[tuple[int, str]]:
+    """Process and name of who made each transaction that ends in a datagram of nftables' events."""
+    for kind, _, body in _messages(data):
+        if kind == _NEWGEN:
+            found = dict(_attributes(body[4:]))
+            pid = int.from_bytes(found.get(_PROC_PID, b"")[:4], "big")
+            yield pid, found.get(_PROC_NAME, b"").rstrip(b"\0").decode(errors="replace")
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Type, port and payload of each message in a datagram; what is cut short is left out."""
+    at = 0
+    while at + _HEADER.size <= len(data):
+        length, kind, _, _, port = _HEADER.unpack_from(data, at)
+        if length < _HEADER.size:
+            return
+        yield kind, port, data[at + _HEADER.size : at + length]
+        at += length + 3 & ~3
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            return
+        yield kind & 0x3FFF, data[at + 4 : at + length]
+        at += length + 3 & ~3
+
+
+def _process(pid: int) -> str:
+    """A process as people know it; `ip` may have ended by now."""
+    try:
+        return f"{_printable(_name(pid))} (pid {pid})"
+    except OSError:
+        return f"pid {pid}"
+
+
+def _name(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text(errors="replace").rstrip("\n")
+
+
+def _printable(name: str) -> str:
+    """Whoever tampers chooses the name, and it goes into logs."""
+    return "".join(letter if letter.isprintable() else "?" for letter in name)
+
+
+_OURSELVES = (os.getpid(), _name(os.getpid()))

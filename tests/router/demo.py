@@ -18,10 +18,10 @@ from .appliance import DEFAULT_CONFIG, Appliance
 from .flood import Flood
 from .isolation import isolate
 from .judge import Allowed, Endpoint
+from .leaktest import every_probe
 from .leave import divide
-from .measurement import BatchResult, lan_probes, measure, router_probes
+from .measurement import BatchResult, measure
 from .probe import Probe, opened
-from .probes import PacketSocket
 
 _COLOUR = sys.stdout.isatty() and "NO_COLOR" not in os.environ
 _ALLOWED = Allowed.of(*(Endpoint(a) for host in at.VPN_SERVERS for a in host.addresses))
@@ -88,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def walk(appliance: Appliance) -> Tally:
     """Every row of the state table, in both modes."""
     world, tally = appliance.world, Tally()
-    # Frames written to the device directly pass every filter; README, known issues.
-    probes = [p for p in (*lan_probes(world), *router_probes(world)) if not _raw_frames(p)]
+    probes = every_probe(appliance)
     with opened(probes):
         _say(
             f"{len(probes)} kinds of probes (UDP, TCP, ICMP, DNS, fragments, odd protocols; v4 and"
@@ -181,10 +180,6 @@ def _row(
     )
     if active and result.leaks:
         _say(str(result.verdict))
-
-
-def _raw_frames(probe: Probe) -> bool:
-    return isinstance(probe, PacketSocket)
 
 
 def _verdict(tally: Tally) -> None:

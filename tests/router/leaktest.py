@@ -6,8 +6,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+
+from portcullis import egress
 
 from . import addresses as at
 from .appliance import Appliance
@@ -32,11 +36,19 @@ def asleep(appliance: Appliance) -> Iterator[None]:
 
 
 def every_probe(appliance: Appliance) -> list[Probe]:
-    """From LAN, guest and router. Frames written to the device itself pass every filter (README,
-    known issues), so that class is left out."""
+    """From LAN, guest and router. Frames written to the device itself are stopped by the egress
+    hook alone, so that class is left out where the kernel has none (README, known issues)."""
     world = appliance.world
     found = (*lan_probes(world), *router_probes(world))
-    return [probe for probe in found if not isinstance(probe, PacketSocket)]
+    return [p for p in found if has_egress_hook() or not isinstance(p, PacketSocket)]
+
+
+@cache
+def has_egress_hook() -> bool:
+    """Whether kernel and nft of this machine have it; a daemon that says otherwise is wrong."""
+    command = ["unshare", "-n", "nft", "-c", "-f", "-"]
+    done = subprocess.run(command, input=egress.PROBE.encode(), capture_output=True, check=False)
+    return not done.returncode
 
 
 @contextmanager

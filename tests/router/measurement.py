@@ -64,8 +64,16 @@ def router_probes(r: VirtualRouter) -> list[Probe]:
         *questions(r.router, *at.PUBLIC_DNS.addresses, *at.ISP.addresses),
         Multicast(r.router, at.GROUP4, device=device),
         Multicast(r.router, at.GROUP6, device=device),
-        PacketSocket(r.router, at.FRIENDLY.v4, at.ROUTER_WAN.v4),
-        PacketSocket(r.router, at.FRIENDLY.v6, at.ROUTER_WAN.v6),
+        *raw_frames(r),
+    ]
+
+
+def raw_frames(r: VirtualRouter) -> list[Probe]:
+    """Written to the WAN device directly: nothing but the egress hook sees them."""
+    return [
+        PacketSocket(r.router, target, source, bypass=bypass)
+        for target, source in zip(at.FRIENDLY.addresses, at.ROUTER_WAN.addresses, strict=True)
+        for bypass in (False, True)
     ]
 
 

@@ -16,6 +16,8 @@ from .addresses import DOMAIN, ODD_PROTOCOL, WAN_DEVICE
 from .namespace import Namespace
 from .probe import TOKEN, Attempt, Probe
 
+SOL_PACKET, QDISC_BYPASS = 263, 20
+
 
 class Udp(Probe):
     protocol = "UDP"
@@ -207,17 +209,23 @@ class Raw(Probe):
 
 
 class PacketSocket(Probe):
-    """A frame written to the WAN device behind IP's back (AF_PACKET). It is only to be seen."""
+    """A frame written to the WAN device behind IP's back (AF_PACKET), or past its queue as well.
+    It is only to be seen."""
 
     protocol = "AF_PACKET"
     answerable = False
 
-    def __init__(self, netns: Namespace, target: str, source: str, **options: Any) -> None:
+    def __init__(
+        self, netns: Namespace, target: str, source: str, *, bypass: bool = False, **options: Any
+    ) -> None:
         super().__init__(netns, target, **options)
-        self.source = source
+        self.source, self.bypass = source, bypass
+        if bypass:
+            self.protocol = "AF_PACKET past the queue"
 
     def _new_flow(self) -> socket.socket:
         sock = self.netns.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        sock.setsockopt(SOL_PACKET, QDISC_BYPASS, int(self.bypass))
         sock.bind((self.device or WAN_DEVICE, 0))
         return sock
 

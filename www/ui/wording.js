@@ -26,6 +26,7 @@ export const REASONS = {
 	blocked_dns: 'DNS queries past the tunnel',
 	blocked_ipv6: 'IPv6 outside the tunnel',
 	blocked_router: 'The router’s own traffic',
+	blocked_frames: 'What got past the packet filter',
 	blocked_inbound: 'Packets from the internet',
 	blocked_tunnel: 'Uninvited packets from the tunnel',
 	blocked_lan: 'Between devices on your network',

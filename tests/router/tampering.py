@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Somebody changes what is ours, and how long it takes until it is back (K10).
+
+The kernel itself says when: its events tell of the deed and of the repair alike. From the deed's
+begin to the end of the daemon's first transaction, which closes."""
+
+from __future__ import annotations
+
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from portcullis.nft import Nftables
+from portcullis.watch import transactions
+
+from . import addresses as at
+from .appliance import Appliance
+from .capture import Capture
+from .flood import Flood
+from .judge import judge
+from .leaktest import ALLOWED
+
+NETLINK_NETFILTER, NETLINK_ROUTE = 12, 0
+_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_NFTABLES, _RULES4, _ROUTES4 = 7, 8, 7
+_RTM_NEWROUTE, _RTM_NEWRULE = 24, 32
+_PATIENCE = 5.0
+
+NFT_DEEDS = {
+    "inet table deleted": "delete table inet portcullis",
+    "inet gate opened": "add element inet portcullis gate { ipv4 : accept }",
+    "inet rule inserted": "insert rule inet portcullis forward accept",
+    "egress table deleted": "delete table netdev portcullis",
+}
+IP_DEEDS = {
+    "rule 830 deleted": ("rule del pref 830", _RTM_NEWRULE),
+    "table 707 flushed": ("route flush table 707", _RTM_NEWROUTE),
+}
+
+
+class Repairs(NamedTuple):
+    """Milliseconds from the deed's begin to the repair, and what left meanwhile of how much."""
+
+    lives_on: list[float]
+    spawned: list[float]
+    leaked: int
+    sent: int
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        return statistics.median(self.lives_on), statistics.median(self.spawned)
+
+
+def repairs(appliance: Appliance, rounds: int, rate: int = 300) -> Repairs:
+    """Tamper with a connected router under a flood."""
+    world = appliance.world
+    with (
+        Capture(world.isp, world.access) as wan,
+        Flood(world.lana, list(at.FRIENDLY.addresses), rate=rate) as flood,
+        world.router.inside(),
+    ):
+        nft = Nftables()
+        lives_on, spawned = [], []
+        for _ in range(rounds):
+            for deed in NFT_DEEDS.values():
+                lives_on.append(_after_nft(appliance, partial(nft.run, deed)))
+                spawned.append(_after_nft(appliance, partial(_spawn, "nft", deed)))
+            for deed, kind in IP_DEEDS.values():
+                spawned.append(_after_ip(partial(_spawn, "ip", deed), kind))
+        nft.close()
+        sent = flood.totals().sent.total()
+    return Repairs(lives_on, spawned, len(judge(wan.frames, ALLOWED).leaks), sent)
+
+
+def _spawn(program: str, deed: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([program, *deed.split()])
+
+
+def _after_nft(appliance: Appliance, deed: Callable[[], object]) -> float:
+    assert appliance.daemon
+    pid = appliance.daemon.pid
+
+    def repaired(data: bytes) -> bool:
+        return any(who == pid for who, _ in transactions(data))
+
+    return _time(deed, NETLINK_NETFILTER, _NFTABLES, repaired)
+
+
+def _after_ip(deed: Callable[[], object], kind: int) -> float:
+    def repaired(data: bytes) -> bool:
+        return int.from_bytes(data[4:6], sys.byteorder) == kind
+
+    return _time(deed, NETLINK_ROUTE, _RULES4 if kind == _RTM_NEWRULE else _ROUTES4, repaired)
+
+
+def _time(
+    deed: Callable[[], object], protocol: int, group: int, repaired: Callable[[bytes], bool]
+) -> float:
+    time.sleep(0.1)  # what the last repair set off has to end, or this one waits for it
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as watched:
+        watched.settimeout(_PATIENCE)
+        watched.bind((0, 0))
+        watched.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        began = time.monotonic()
+        process = deed()
+        while not repaired(watched.recv(65536)):
+            pass
+        took = (time.monotonic() - began) * 1000
+    if isinstance(process, subprocess.Popen):
+        assert not process.wait()
+    return took
