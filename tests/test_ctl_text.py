@@ -52,6 +52,8 @@ def status(state: State, mode: Mode = Mode.STANDARD, **more: Any) -> Status:
         "resolvers": [],
         "blocked": {},
         "restored": 0,
+        "alarms": [],
+        "layers": dict.fromkeys(("packet_filter", "routing_guard", "egress_hook"), "in force"),
         "faults": [],
     }
     return {**found, **more}

@@ -110,9 +110,12 @@ class House:
         self.clock, self.bus, self.faults = Clock(), Uci(), Faults()
         self.seen: list[Sighting] = []
         self.changes = 0
+        self.restored: list[tuple[str, ...]] = []
         loop: Any = self.clock
         bus: Any = self.bus
-        self.lan = LanAccess(loop, bus, self.faults, run, self._changed)
+        self.lan = LanAccess(
+            loop, bus, self.faults, run, self._changed, lambda what: self.restored.append(what)
+        )
 
     def _changed(self) -> None:
         self.changes += 1

@@ -86,7 +86,9 @@ class Core:
         self.catalogue = Catalogue(paths.profiles, loop.after)
         self._integration = Integration(loop, bus, self.faults, paths.share)
         self._boot = Boot(paths.boot, paths.boot_lan)
-        self.lan = LanAccess(loop, bus, self.faults, paths.run, self.enforce)
+        self.lan = LanAccess(
+            loop, bus, self.faults, paths.run, self.enforce, self.alarms.restored_what
+        )
         self._lan_known = False
         self.selftest = SelfTest(loop, bus.send)
 

@@ -99,9 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("device", _device, "except one device from LAN access, or end its exception")
     sub.add_argument("mac", help="its MAC address")
     sub.add_argument("access", help="default, allowed or denied")
+<<<<<<< HEAD
     sub = add("selftest", _selftest, "prove the block on this router, now, with real packets")
     sub.add_argument("--json", action="store_true", help="the result alone, for programs")
     add("monitor", _monitor, "print every change of state as it happens")
+=======
+    add("monitor", _monitor, "print every change of state, and every alarm, as it happens")
+>>>>>>> 65986d9 (alarms: tell who changed what behind our back)
     return parser
 
 
@@ -135,6 +139,8 @@ def status_lines(found: dict[str, Any]) -> list[str]:
         ("protects", _protected(found["networks"])),
         ("lan access", "allowed" if found["lan_access"] else "denied"),
         ("blocked", _blocked(found["blocked"])),
+        ("tampering", _alarm(found["alarms"][0]) if found["alarms"] else ""),
+        *(("layer", text) for text in _layers(found["layers"])),
         *(("note", note) for note in tunnel["notes"]),
         *(("fault", fault) for fault in found["faults"]),
     ]
@@ -144,6 +150,19 @@ def status_lines(found: dict[str, Any]) -> list[str]:
 def _protected(networks: list[dict[str, Any]]) -> str:
     named = ", ".join(f"{network['name']} ({network['device']})" for network in networks)
     return named or "no network: none was found that this router serves"
+
+
+def _alarm(alarm: dict[str, Any]) -> str:
+    by = f" by {alarm['by']}" if alarm["by"] else ""
+    times = f", {alarm['times']} times" if alarm["times"] > 1 else ""
+    what = "; ".join(alarm["what"])
+    return f"{_clock(alarm['time'])}  undone what was changed{by}{times}: {what}"
+
+
+def _layers(layers: dict[str, str]) -> list[str]:
+    """Those that are not simply in force."""
+    found = layers.items()
+    return [f"{name.replace('_', ' ')}: {how}" for name, how in found if how != "in force"]
 
 
 def _activity(switch: dict[str, Any]) -> str:
@@ -346,8 +365,12 @@ def _monitor(daemon: Daemon, _options: argparse.Namespace) -> int:
         line = f"{_clock(data['since'])}  {data['state']:<18} kill switch {activity}{reason}"
         print(line, flush=True)
 
+    def warn(_event: str, data: dict[str, Any]) -> None:
+        print(_alarm(data), flush=True)
+
     found = daemon.call("status")
     daemon.ubus.listen(("portcullis.state", show))
+    daemon.ubus.listen(("portcullis.alarm", warn))
     active = found["kill_switch"]["active"]
     show("", {**found, "kill_switch_active": active})
     while True:

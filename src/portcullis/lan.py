@@ -7,7 +7,6 @@ fail. What goes wrong stands in the faults.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,8 +36,6 @@ from portcullis.packetfilter import PacketFilter
 from portcullis.policy import Lan, Network, within
 from portcullis.topology import Topology
 
-log = logging.getLogger("portcullis")
-
 FAULT = "LAN access"
 _LOOK_EVERY = 240.0  # a bridge forgets a silent device after 300
 _LOOK_OFTEN = 10.0  # while exceptions depend on where devices are, and under which addresses
@@ -49,12 +46,20 @@ _REST = 5.0
 
 class LanAccess:
     """`on_change` is called where what the kernel must be told may have changed by itself: a
-    device has appeared, has moved, or has another address."""
+    device has appeared, has moved, or has another address; `on_restored` is told what somebody
+    had changed behind our back (K10)."""
 
     def __init__(
-        self, loop: Loop, bus: Bus, faults: Faults, run: Path, on_change: Callable[[], object]
+        self,
+        loop: Loop,
+        bus: Bus,
+        faults: Faults,
+        run: Path,
+        on_change: Callable[[], object],
+        on_restored: Callable[[tuple[str, ...]], None],
     ) -> None:
         self._loop, self._bus, self._faults, self._on_change = loop, bus, faults, on_change
+        self._on_restored = on_restored
         self._filter: PacketFilter[Lan] | None = None
         self._removed = False
         self._isolation = Isolation(run / "isolated")
@@ -172,7 +177,7 @@ class LanAccess:
             try:
                 changed = self._packet_filter().reconcile(lan)
                 if changed and lan == self._applied:
-                    log.warning("put back what was changed on the bridge: %s", ", ".join(changed))
+                    self._on_restored(tuple(f"{FAULT}: {change}" for change in changed))
                 self._applied, layer2 = lan, True
             except Exception as error:
                 self._applied, layer2 = None, False

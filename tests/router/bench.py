@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from . import bench_web
+from . import bench_web, tampering
 from .appliance import Appliance
 from .capture import Capture
 from .firewall import render, zones
 from .flood import Flood
 from .isolation import isolate
 from .judge import judge
-from .leaktest import ALLOWED
+from .leaktest import ALLOWED, has_egress_hook
 from .namespace import Namespace
 
 _FRIENDLY = ["198.51.100.7", "2001:db8:64::7"]
@@ -40,6 +40,7 @@ def main() -> int:
         memory(appliance)
         idle(appliance)
         loss(appliance)
+        repair(appliance)
     with Appliance() as appliance:
         appliance.start()
         bench_web.measure(appliance, show)
@@ -68,9 +69,12 @@ class _Header(ctypes.Structure):
 def forwarding() -> None:
     """64-octet UDP of one established flow, LAN to tunnel device, veth on both sides so that the
     rules and not the encryption are measured; fw4's ruleset alone = 1.00."""
+    from portcullis import egress
+    from portcullis.attachment import Attachment
+    from portcullis.egress import Outward
     from portcullis.lanruleset import BRIDGE
     from portcullis.lanruleset import elements as lan_elements
-    from portcullis.policy import Lan, Link, Network, decide
+    from portcullis.policy import Lan, Link, Network, Policy, decide
     from portcullis.ruleset import render as render_block
     from portcullis.states import Mode, State
 
@@ -83,6 +87,11 @@ def forwarding() -> None:
     apart += BRIDGE.render(lan_elements(lan))
     title = "forwarding with the block, fw4 alone = 1.00"
     _compare(title, ">= 0.97", render_block(policy), bridged=False)
+    if has_egress_hook():
+        hook = egress.table(("pc0",))
+        outward = Outward(Policy(released=True), Attachment((("pc0", 1),)))
+        title = "  with the egress hook alone"
+        _compare(title, ">= 0.97", hook.render(hook.elements(outward)), bridged=False)
     title = "  LAN access denied, bridge with 250 exceptions"
     _compare(title, ">= 0.90", apart, bridged=True)
 
@@ -318,6 +327,16 @@ def loss(appliance: Appliance) -> None:
         appliance.until_state("connected", patience=60)
     leaked = len(judge(wan.frames, ALLOWED).leaks)
     show(f"leaked of {sent:,} packets meanwhile", str(leaked), "0")
+
+
+def repair(appliance: Appliance) -> None:
+    """From tampering to repair, under load: tables deleted, sets and rules changed, ip rules and
+    routes deleted."""
+    found = tampering.repairs(appliance, rounds=10)
+    lives_on, spawned = found.medians
+    show("tampering undone, by a process that lives on", f"{lives_on:.1f} ms", "<= 5 ms")
+    show("tampering undone, by a spawned nft or ip", f"{spawned:.1f} ms", "<= 40 ms")
+    show(f"leaked of {found.sent:,} packets meanwhile", str(found.leaked), "0")
 
 
 def _run(batch: str) -> None:

@@ -23,7 +23,7 @@ from .appliance import Appliance
 from .capture import Capture
 from .flood import Flood
 from .judge import judge
-from .leaktest import ALLOWED
+from .leaktest import ALLOWED, has_egress_hook
 
 NETLINK_NETFILTER, NETLINK_ROUTE = 12, 0
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
@@ -31,16 +31,16 @@ _NFTABLES, _RULES4, _ROUTES4 = 7, 8, 7
 _RTM_NEWROUTE, _RTM_NEWRULE = 24, 32
 _PATIENCE = 5.0
 
-NFT_DEEDS = {
-    "inet table deleted": "delete table inet portcullis",
-    "inet gate opened": "add element inet portcullis gate { ipv4 : accept }",
-    "inet rule inserted": "insert rule inet portcullis forward accept",
-    "egress table deleted": "delete table netdev portcullis",
-}
-IP_DEEDS = {
-    "rule 830 deleted": ("rule del pref 830", _RTM_NEWRULE),
-    "table 707 flushed": ("route flush table 707", _RTM_NEWROUTE),
-}
+_NFT_DEEDS = (
+    "delete table inet portcullis",
+    "add element inet portcullis gate { ipv4 : accept }",
+    "insert rule inet portcullis forward accept",
+)
+_HOOK_DEED = "delete table netdev portcullis"
+_IP_DEEDS = (
+    ("rule del pref 830", _RTM_NEWRULE),
+    ("route flush table 707", _RTM_NEWROUTE),
+)
 
 
 class Repairs(NamedTuple):
@@ -65,12 +65,13 @@ def repairs(appliance: Appliance, rounds: int, rate: int = 300) -> Repairs:
         world.router.inside(),
     ):
         nft = Nftables()
+        deeds = [*_NFT_DEEDS, *([_HOOK_DEED] if has_egress_hook() else [])]
         lives_on, spawned = [], []
         for _ in range(rounds):
-            for deed in NFT_DEEDS.values():
+            for deed in deeds:
                 lives_on.append(_after_nft(appliance, partial(nft.run, deed)))
                 spawned.append(_after_nft(appliance, partial(_spawn, "nft", deed)))
-            for deed, kind in IP_DEEDS.values():
+            for deed, kind in _IP_DEEDS:
                 spawned.append(_after_ip(partial(_spawn, "ip", deed), kind))
         nft.close()
         sent = flood.totals().sent.total()
