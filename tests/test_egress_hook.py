@@ -29,6 +29,8 @@ MARK = 0x50430000
 COOKIE = b"\x63\x82\x53\x63"
 DHCP = b"\1\1\6\0" + b"\0" * 24 + mac(at.WAN_MAC) + b"\0" * 202 + COOKIE + b"\x35\1\3\xff"
 ARP = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac(at.WAN_MAC) + b"\xcb\0\x71\2" + b"\0" * 10
+# behind a hop-by-hop header with a router alert (RFC 3810)
+LISTENER_REPORT = b"\x3a\0\5\2\0\0\1\0" + b"\x8f" + b"\0" * 7
 HOST, SERVER, WAN, V6 = at.FRIENDLY.v4, at.VPN1.v4, at.ROUTER_WAN.v4, at.FRIENDLY.v6
 
 
@@ -95,6 +97,10 @@ KEEP_THE_LINE = {
         craft.ethernet(
             craft.ip("fe80::2", "ff02::1:ff00:1", 58, b"\x87\0\0\0" + b"\0" * 20, hops=255)
         ),
+        0,
+    ),
+    "multicast listener report": (
+        craft.ethernet(craft.ip("fe80::2", "ff02::16", 0, LISTENER_REPORT, hops=1)),
         0,
     ),
     "router solicitation": (
@@ -256,6 +262,7 @@ def test_a_line_that_appears_has_the_hook_at_once(appliance: Appliance) -> None:
     appliance.until(lambda: on("usb7"), "a hook under the new name")
     assert not seen("usb7")
     assert not measure(world, raw_frames(world), ALLOWED).leaks
+    assert appliance.status()["alarms"] == [], "a device that goes is nobody's tampering"
     appliance.disconnect()
     assert seen("usb7") == 3, "no positive control"
 

@@ -425,7 +425,8 @@ class Core:
         """The policy into the kernel; whether the block, if active, is verified."""
         if not self._started:
             return True
-        outside = Outside(self.upstream, self.surroundings.pppoe, self.uplink.netdevs)
+        present = uplink.still_there(self.uplink.netdevs)
+        outside = Outside(self.upstream, self.surroundings.pppoe, present)
         policy = self.policy()
         self.selftest.policy_changed(active=not policy.released)
         applied = self.block.apply(policy, outside)

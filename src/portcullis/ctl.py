@@ -99,13 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("device", _device, "except one device from LAN access, or end its exception")
     sub.add_argument("mac", help="its MAC address")
     sub.add_argument("access", help="default, allowed or denied")
-<<<<<<< HEAD
     sub = add("selftest", _selftest, "prove the block on this router, now, with real packets")
     sub.add_argument("--json", action="store_true", help="the result alone, for programs")
-    add("monitor", _monitor, "print every change of state as it happens")
-=======
     add("monitor", _monitor, "print every change of state, and every alarm, as it happens")
->>>>>>> 65986d9 (alarms: tell who changed what behind our back)
     return parser
 
 

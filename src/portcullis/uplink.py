@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from socket import AF_INET, AF_INET6
+from collections.abc import Iterable
+from socket import AF_INET, AF_INET6, if_nameindex
 from typing import Any, NamedTuple
 
 from portcullis.attachment import Netdev
@@ -58,6 +59,13 @@ def read(protected: tuple[str, ...]) -> Uplink:
         tuple(house),
         tuple(_netdev(link) for link in links.values()),
     )
+
+
+def still_there(netdevs: Iterable[Netdev]) -> tuple[Netdev, ...]:
+    """Those that have not gone since: a hook on what is gone is refused, and its missing is
+    nobody's tampering."""
+    present = set(if_nameindex())
+    return tuple(netdev for netdev in netdevs if (netdev.ifindex, netdev.name) in present)
 
 
 def _netdev(link: Any) -> Netdev:

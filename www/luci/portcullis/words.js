@@ -10,6 +10,7 @@ const BLOCKED = {
 	blocked_ipv6: _('IPv6 traffic of your devices'),
 	blocked_dns: _('DNS queries that were not for the resolvers of the tunnel'),
 	blocked_router: _('Traffic of the router itself'),
+	blocked_frames: _('Frames that got past the packet filter'),
 	blocked_inbound: _('Packets from outside'),
 	blocked_tunnel: _('Packets that came uninvited out of the tunnel')
 };
