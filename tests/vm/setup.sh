@@ -38,7 +38,9 @@ if ! command -v pppoe-server > /dev/null || ! command -v pppd > /dev/null; then
 		ppp pppoe > /dev/null
 fi
 
-[ ! -e "$top/.vm/ready" ] || exit 0
+# One that is of the cloud flavour was unpacked before there were tests of PPP.
+set -- "$top"/.vm/boot/vmlinuz-*-cloud-*
+[ ! -e "$top/.vm/ready" ] || [ -e "$1" ] || exit 0
 update
 kernel=$(apt-cache pkgnames linux-image- |
 	grep -E '^linux-image-[0-9]+\.[0-9]+\.[0-9]+[^-]*(-[0-9]+)?-amd64$' | sort -V | tail -n 1)
