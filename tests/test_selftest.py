@@ -83,6 +83,7 @@ def test_it_passes_on_a_connected_router_and_leaves_nothing(appliance: Appliance
     # Nothing is left, nothing was taken for tampering, and nobody new is in the house.
     assert made_devices(appliance) == []
     assert rules(appliance) == before
+    assert STATION_MAC not in world.router.run(["ip", "neigh"]).stdout
     status = appliance.status()
     assert (status["state"], status["restored"], status["faults"]) == ("connected", 0, [])
     assert STATION_MAC not in str(appliance.call("devices"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SYS = Path("/sys/class/net")
-_GETROUTE, _ERROR = 26, 2
+_GETROUTE, _DELNEIGH, _ERROR = 26, 29, 2
 _DST, _SRC, _IIF, _OIF, _MARK = 1, 2, 3, 4, 16
 _UNICAST, _LOCAL = 1, 2
 _GATEWAY = 2  # RTF_GATEWAY
@@ -121,6 +121,16 @@ def way(target: str, *, mark: int = 0, source: str = "", by: str = "") -> str:
                 return socket.if_indextoname(struct.unpack_from("I", answer, at + 4)[0])
         at += max(4, (length + 3) & ~3)
     return ""
+
+
+def forget_neighbour(device: str, address: str) -> None:
+    """Take what the kernel has learnt of a neighbour out of its table."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    target = _attribute(_DST, socket.inet_pton(family, address))  # NDA_DST has the same number
+    body = struct.pack("BxxxiHBB", family, socket.if_nametoindex(device), 0, 0, 0) + target
+    head = struct.pack("IHHII", 16 + len(body), _DELNEIGH, 1, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as asked:
+        asked.sendto(head + body, (0, 0))
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -57,9 +57,9 @@ class Properties:
         self._sockets = Sockets()
         self._stations: list[Station] = []
         self._no_station = "no network of yours is known"
-        for network in asked["networks"][:_NETWORKS_MOST]:
+        for serial, network in enumerate(asked["networks"][:_NETWORKS_MOST]):
             try:
-                self._stations.append(Station(network, len(self._stations), undo))
+                self._stations.append(Station(network, serial, undo))
             except NoStationError as error:
                 self._no_station = str(error)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from portcullis.selftest import DEVICES, STATION_MAC
 from portcullis.selftest import packets as made
-from portcullis.selftest.kernel import SYS, address4, address6, hardware
+from portcullis.selftest.kernel import SYS, address4, address6, forget_neighbour, hardware
 from portcullis.selftest.tun import MadeDevice
 
 _LEASES = (Path("/proc/net/arp"), Path("/tmp/dhcp.leases"))
@@ -47,6 +47,8 @@ class Station:
             ) from None
         self.address4 = self._free_address(length)
         self.address6 = _beside(self.router6) if self.router6 else _NOBODY6
+        for address in (self.address4, self.address6):
+            undo.callback(forget_neighbour, network, address)
         if self.router6:
             # The answer tells the router where we are, as every device's first question does.
             self._cable.send(made.solicit(self._mac, self.address6, self.router6))
