@@ -221,3 +221,33 @@ def test_a_full_inventory_at_its_worst_fits_into_one_message() -> None:
     inventory.update(sightings, NOW)
     assert len(inventory.devices) == CAPACITY
     assert len(json.dumps(list(inventory.devices.values()), ensure_ascii=False).encode()) < 1 << 19
+
+
+# What outlives the process
+
+
+def test_it_is_remembered_since_when_a_device_is_known() -> None:
+    before, after = Inventory(), Inventory()
+    before.update([Sighting(A, age=0.0)], 100.0)
+    before.update([Sighting(A, age=0.0), Sighting(B, age=0.0)], 300.0)
+    after.recall(before.times(), 400.0)
+    assert after.devices == {}, "who does not appear again is not there"
+    after.update([Sighting(A, age=1.0), Sighting(B, address="192.168.1.7")], 410.0)
+    found = after.devices
+    assert (found[A].first, found[A].heard) == (100.0, 409.0)
+    assert (found[B].first, found[B].heard) == (300.0, 300.0), "a lease is no sign of life"
+
+
+@pytest.mark.parametrize("times", [[500.0, 10.0], [10.0, 500.0], [-1, 3], ["1", 2], [1], None, []])
+def test_times_that_cannot_be_are_not_recalled(times: object) -> None:
+    """Of before a reboot, say: the clock began anew."""
+    found = Inventory()
+    found.recall(json.dumps({A: times, "nonsense": [1, 2]}), 400.0)
+    found.update([Sighting(A, age=0.0)], 400.0)
+    assert (found.devices[A].first, found.devices[A].heard) == (400.0, 400.0)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", "3"])
+def test_what_is_no_list_of_times_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        Inventory().recall(text, 400.0)

@@ -161,7 +161,7 @@ def offer(station: Station) -> bool:
     return True
 
 
-@pytest.mark.parametrize("state", ["not_connected", "connected"])
+@pytest.mark.parametrize("state", STATES)
 def test_the_router_stays_reachable(appliance: Appliance, state: str) -> None:
     """K14: ARP, neighbour discovery, ping, DHCP, DNS, SSH and the web pages."""
     world, router = appliance.world, at.ROUTER_LAN
@@ -216,6 +216,22 @@ def test_devices_are_listed_with_what_is_known_of_them(appliance: Appliance) -> 
     assert (device["network"], device["device"], device["wireless"]) == ("guest", "guest1", False)
     assert (device["online"], device["access"], device["enforced"]) == (True, "default", True)
     assert 0 < device["first_seen"] <= device["last_seen"]
+
+
+def test_a_restart_does_not_forget_since_when_a_device_is_known(appliance: Appliance) -> None:
+    def seen() -> dict[str, Any]:
+        forget_neighbours(appliance.world.lana)
+        assert answers(stations(appliance.world)["lana"])
+        found = {d["mac"]: d for d in appliance.call("devices")["devices"]}
+        return dict(found[at.LAN_A_MAC])
+
+    first = seen()["first_seen"]
+    appliance.until(lambda: time.time() > first + 2, "two seconds later")
+    appliance.stop()
+    appliance.start()
+    again = seen()
+    assert abs(again["first_seen"] - first) <= 1
+    assert again["last_seen"] > first
 
 
 def test_a_flood_of_invented_devices_is_survived(appliance: Appliance) -> None:

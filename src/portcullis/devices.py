@@ -7,6 +7,7 @@ bounded in number and length, control characters removed, and never the ground o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from contextlib import suppress
 from ipaddress import ip_address
@@ -54,6 +55,27 @@ class Inventory:
 
     def __init__(self) -> None:
         self.devices: dict[str, Device] = {}
+        self._times: dict[str, tuple[float, float]] = {}
+
+    def times(self) -> str:
+        """When each device was first and last heard, as text for `recall`."""
+        return json.dumps({d.mac: (d.first, d.heard) for d in self.devices.values()})
+
+    def recall(self, text: str, now: float) -> None:
+        """Take up what `times` said in a former life of this process: of devices that appear
+        again, and of the time since power-on alone. Raises ValueError for what it never wrote."""
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("no object of times")
+        for mac, times in list(found.items())[:CAPACITY]:
+            match times:
+                case [int() | float() as first, int() | float() as heard]:
+                    if normal(mac) == mac and 0 <= first <= now and 0 <= heard <= now:
+                        self._times[mac] = (first, heard)
+
+    def _new(self, mac: str, now: float) -> Device:
+        first, heard = self._times.pop(mac, (now, 0.0))
+        return Device(mac, first=first, heard=heard)
 
     def update(self, sightings: Iterable[Sighting], now: float, kept: Iterable[str] = ()) -> None:
         """Merge what was seen. Where there are too many, the longest silent go first, and of
@@ -64,7 +86,7 @@ class Inventory:
             mac = normal(sighting.mac)
             if not mac:
                 continue
-            found = self.devices.get(mac) or Device(mac, first=now)
+            found = self.devices.get(mac) or self._new(mac, now)
             heard = found.heard if sighting.age is None else now - sighting.age
             if sighting.age is not None:
                 found = found._replace(first=min(found.first, heard))

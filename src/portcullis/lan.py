@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ _LOOK_EVERY = 240.0  # a bridge forgets a silent device after 300
 _LOOK_OFTEN = 10.0  # while exceptions depend on where devices are, and under which addresses
 _FRESH = 1.0
 _SAVE_AFTER = 5.0
+_KEEP_EVERY = 300.0
 _REST = 5.0
 
 
@@ -69,6 +71,9 @@ class LanAccess:
         self._unsaved: dict[str, Timer] = {}
         self._access_points: dict[str, bool] = {}
         self._world = World(Topology(), Inventory())
+        self._times, self._times_kept = run / "devices", time.monotonic()
+        with suppress(OSError, ValueError, RecursionError):  # then they are new
+            self._world.inventory.recall(self._times.read_text(), time.monotonic())
         self._looked, self._took = float("-inf"), 0.0
         self._timer: Timer | None = None
         self._due = 0.0
@@ -113,6 +118,7 @@ class LanAccess:
     def close(self) -> None:
         """What restricts the devices stays, as the block does."""
         self._forget_filter()
+        self._keep_times()
 
     def metered(self) -> dict[str, tuple[int, int]]:
         return self._filter.metered() if self._filter else {}
@@ -152,6 +158,14 @@ class LanAccess:
         self._exemptions[mac] = exemption
         self._on_change()
         return self._save(mac)
+
+    def _keep_times(self) -> None:
+        """When devices were seen outlives this process, in RAM."""
+        self._times_kept = time.monotonic()
+        try:
+            self._times.write_text(self._world.inventory.times())
+        except OSError as error:
+            log.warning("it will not be remembered when devices were seen: %s", error)
 
     # The kernel.
 
@@ -238,6 +252,8 @@ class LanAccess:
         except Exception as error:  # the house itself writes most of this: nothing must break
             self._faults.note("devices", f"cannot be told: {error!r}")
         self._looked = time.monotonic()
+        if self._looked - self._times_kept > _KEEP_EVERY:
+            self._keep_times()
         self._took = self._looked - now
         for mac, exemption in list(self._exemptions.items()):
             if exemption.access is Access.ALLOWED and not exemption.port:
