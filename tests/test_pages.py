@@ -124,6 +124,21 @@ def test_a_session_that_ends_brings_the_login_back(page: Any, running: Appliance
     expect(page.get_by_role("alert")).to_contain_text("session has ended", timeout=8000)
 
 
+def test_a_session_that_runs_out_brings_the_login_back(page: Any, running: Appliance) -> None:
+    """By itself, as after an hour; here it lasts for one second."""
+    says(page, "Not protected")
+    who = {"username": "root", "password": PASSWORD, "timeout": 1}
+    (session,) = running.bus.call("session", "login", who)
+    cookie = {"name": "portcullis", "value": session["ubus_rpc_session"], "url": HOME}
+    page.context.add_cookies([cookie])
+    page.reload()
+    expect(page.get_by_label("Password")).to_be_visible()
+    assert page.evaluate("fetch('/api/status').then((answer) => answer.status)") == 401
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    says(page, "Not protected")
+
+
 def test_logging_out_leaves_nothing_behind(page: Any) -> None:
     page.get_by_role("button", name="Log out").click()
     expect(page.get_by_label("Password")).to_be_visible()
@@ -225,6 +240,20 @@ def test_it_comes_back_after_a_restart_of_the_web_process(page: Any, running: Ap
     says(page, "Not protected", timeout=15000)
 
 
+def test_it_says_so_when_ubusd_is_gone_and_lets_in_again(page: Any, running: Appliance) -> None:
+    says(page, "Not protected")
+    running.bus.stop_others()
+    running.bus.stop_broker()
+    says(page, "Out of touch", timeout=15000)
+    running.bus.start_broker()
+    running.bus.start_others()
+    # rpcd forgets its sessions when it ends.
+    expect(page.get_by_role("alert")).to_contain_text("session has ended", timeout=20000)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.keyboard.press("Enter")
+    says(page, "Not protected", timeout=15000)
+
+
 # Settings and profiles
 
 
@@ -270,6 +299,27 @@ def test_a_hostile_profile_is_shown_as_the_text_it_is(page: Any) -> None:
     page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_role("alert")).to_contain_text("was not imported")
     expect(page.locator("main img, main script, main b")).to_have_count(0)
+
+
+def test_what_a_hostile_file_on_the_router_says_is_shown_as_text(
+    page: Any, running: Appliance
+) -> None:
+    """Its problem is quoted to the owner, in every place that lists profiles."""
+    evil = "<img src=x onerror=alert(1)>"
+    path = running.add_profile("evil", f"[Interface]\n{evil} = {evil}\n[{evil}]\n")
+    try:
+        page.get_by_role("link", name="Settings").click()
+        row = page.get_by_role("listitem").filter(has_text="evil")
+        expect(row).to_contain_text("<img src=x")
+        running.call("set", name="profiles", value="evil")
+        page.reload()
+        expect(page.get_by_text("1. evil")).to_be_visible()
+        page.get_by_role("button", name="Add a location").click()
+        expect(page.get_by_role("dialog").get_by_text("cannot be used")).to_be_visible()
+        assert page.locator("body img:not([src='/icon.svg'])").count() == 0
+    finally:
+        path.unlink()
+        running.call("set", name="profiles", value="")
 
 
 def test_fallbacks_are_put_in_order_with_the_keyboard(page: Any, running: Appliance) -> None:
@@ -362,6 +412,24 @@ def _self_test(page: Any, results: list[str], verdict: str = "") -> None:
     page.route("**/api/selftest_result", lambda route: route.fulfill(json=told))
 
 
+def test_the_self_test_passes_on_a_router_that_is_connected(page: Any, running: Appliance) -> None:
+    """The real one, in this page; disconnected there is nothing to prove."""
+    page.get_by_role("link", name="Settings").click()
+    page.get_by_role("button", name="Run the self-test").click()
+    expect(page.get_by_role("button", name="The self-test runs")).to_be_disabled()
+    expect(page.get_by_text("so nothing is blocked that could be proven")).to_be_visible(
+        timeout=60_000
+    )
+    running.connect()
+    page.get_by_role("button", name="Run it again").click()
+    verdict = page.get_by_text("The block holds in all that could be tested.")
+    expect(verdict).to_be_visible(timeout=60_000)
+    rows = page.get_by_label("What is tested").get_by_role("listitem")
+    expect(rows).to_have_count(8)
+    expect(rows.filter(has_text="K1").first).to_contain_text("passed")
+    shoot(page, "selftest-passed")
+
+
 def test_the_self_test_is_followed_to_its_verdict(page: Any) -> None:
     page.route("**/api/selftest", lambda route: route.fulfill(json={"ok": True}))
     _self_test(page, ["pass", "running", "waiting", "waiting"])
@@ -369,14 +437,12 @@ def test_the_self_test_is_followed_to_its_verdict(page: Any) -> None:
     expect(page.get_by_text("Test 2 of 4: <b>Nothing</b> leaves by K2")).to_be_visible()
     expect(page.get_by_role("progressbar")).to_have_js_property("value", 1)
     expect(page.get_by_role("button", name="The self-test runs")).to_be_disabled()
-    shoot(page, "selftest-running")
     _self_test(page, ["pass", "pass", "not_testable", "fail"], "fail")
     expect(page.get_by_text("Something got through that should not have")).to_be_visible()
     rows = page.get_by_label("What is tested").get_by_role("listitem")
     expect(rows.nth(3)).to_contain_text("FAILED")
     expect(rows.nth(3)).to_contain_text("12 of 12 packets were seen")
     expect(rows.nth(2)).to_contain_text("A neighbour did not answer.")
-    shoot(page, "selftest-failed")
     _self_test(page, ["pass"] * 4, "pass")
     page.get_by_role("button", name="Run it again").click()
     expect(page.get_by_text("The block holds in all that could be tested.")).to_be_visible()
@@ -468,7 +534,11 @@ def test_every_page_is_accessible_and_fits(
         log_in(page)
         says(page, "Not protected")
         look(page, "disconnected")
-        running.connect()
+        running.world.vpn1.blackhole()
+        running.call("connect", profile="vpn1")
+        says(page, "Blocked")
+        look(page, "connecting")
+        running.world.vpn1.unblackhole()
         says(page, "Protected")
         page.get_by_text("When it blocks").click()
         look(page, "connected")
@@ -480,9 +550,33 @@ def test_every_page_is_accessible_and_fits(
         page.get_by_role("link", name="Devices").click()
         expect(page.get_by_text("250 devices")).to_be_visible()
         look(page, "devices")
+        page.unroute("**/api/devices")
+        nobody = {"ok": True, "lan_access": False, "devices": []}
+        page.route("**/api/devices", lambda route: route.fulfill(json=nobody))
+        page.reload()
+        expect(page.get_by_text("No device has been seen yet.")).to_be_visible()
+        look(page, "devices-none")
         page.get_by_role("link", name="Settings").click()
-        expect(page.get_by_text("2 profiles")).to_be_visible()
+        expect(page.get_by_text("2 of 2 profiles")).to_be_visible()
+        page.get_by_text("Log", exact=True).click()
+        expect(page.get_by_label("Log lines")).to_contain_text("connected")
+        page.get_by_text("What happened").click()
+        page.get_by_text("Paste one instead").click()
+        page.get_by_label("Name", exact=True).fill("broken")
+        page.get_by_label("Contents").fill("[Interface]\nPostUp = reboot\n")
+        page.get_by_role("button", name="Import", exact=True).click()
+        expect(page.get_by_text("broken was not imported")).to_be_visible()
         look(page, "settings")
+        page.get_by_role("button", name="Delete vpn2").click()
+        look(page, "dialog")
+        page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+        _self_test(page, ["pass", "not_testable", "running", "waiting"])
+        page.reload()
+        expect(page.get_by_text("Test 3 of 4")).to_be_visible()
+        look(page, "selftest-running")
+        _self_test(page, ["pass", "not_testable", "fail", "pass"], "fail")
+        expect(page.get_by_text("Something got through")).to_be_visible()
+        look(page, "selftest-failed")
         page.get_by_role("link", name="Status").click()
         running.kill()
         says(page, "Out of touch", timeout=8000)

@@ -3,7 +3,7 @@
 
 import { change, live, read } from '/api.js';
 import { button, h, say } from '/element.js';
-import { clock } from '/wording.js';
+import { NAMES, clock } from '/wording.js';
 
 const EVERY = 700;
 const RESULTS = {
@@ -16,7 +16,7 @@ const RESULTS = {
 const VERDICTS = {
 	pass: [ 'good', 'Passed.', 'The block holds in all that could be tested.' ],
 	fail: [ 'bad', 'Failed.', 'Something got through that should not have, see below. Download the report and tell whoever looks after this router.' ],
-	not_testable: [ 'held', 'Not tested.', 'Nothing could be tested as things are now, see below.' ],
+	not_testable: [ 'held', 'Not tested.', 'Nothing could be proven as things are now, see below.' ],
 };
 
 export function selftest() {
@@ -31,7 +31,7 @@ export function selftest() {
 	verdict.append(word, ' ', sentence);
 	const list = h('ul', { 'class': 'rows tests', 'aria-label': 'What is tested', 'hidden': true }), rows = new Map();
 	const element = h('div', { 'class': 'stack part' }, h('h3', null, 'Self-test'),
-		h('p', { 'class': 'hint' }, 'Proves with real packets, on this router, that what must not leave does not.'),
+		h('p', { 'class': 'hint' }, 'Tries with real packets, on this router, whether what must not leave does. It takes some ten seconds, changes nothing, and nobody in the house notices.'),
 		h('div', null, start), progress, now, verdict, list);
 
 	function draw(found) {
@@ -43,12 +43,12 @@ export function selftest() {
 		progress.max = found.properties.length || 1;
 		progress.value = done;
 		say(now, found.running ? `Test ${Math.min(done + 1, found.properties.length)} of ${found.properties.length}${current ? `: ${current.title}` : ''}` :
-			found.finished ? `Finished at ${clock(found.finished, live.offset)}.` : '');
+			found.finished ? `Finished at ${clock(found.finished, live.offset)}, in the state “${NAMES[found.state] ?? found.state}”.` : '');
 		const [ tone, short, long ] = VERDICTS[found.verdict] ?? [ 'lost', '', '' ];
 		verdict.hidden = found.running || !short;
 		verdict.className = `say tone-${tone}`;
 		say(word, short);
-		say(sentence, long);
+		say(sentence, found.verdict === 'not_testable' && found.state === 'not_connected' ? 'You are disconnected, so nothing is blocked that could be proven: connect, then run it again.' : long);
 		list.hidden = !found.running && !found.finished;
 		for (const property of found.properties)
 			row(property);

@@ -9,7 +9,7 @@ from typing import Any
 
 from portcullis.profile import secrets_removed
 
-PARTS = ("status", "get", "profiles", "events", "traffic", "devices", "log")
+PARTS = ("status", "get", "profiles", "events", "traffic", "devices", "selftest_result", "log")
 _ABOUT = (
     "Portcullis diagnostics. Keys were removed. It names your networks, devices, profiles and"
     " VPN servers: look through it before you pass it on."
