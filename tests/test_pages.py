@@ -306,7 +306,7 @@ def test_what_a_hostile_file_on_the_router_says_is_shown_as_text(
 ) -> None:
     """Its problem is quoted to the owner, in every place that lists profiles."""
     evil = "<img src=x onerror=alert(1)>"
-    path = running.add_profile("evil", f"[Interface]\n{evil} = {evil}\n[{evil}]\n")
+    path = running.add_profile("evil", f"{running.world.vpn1.profile()}[{evil}]\n")
     try:
         page.get_by_role("link", name="Settings").click()
         row = page.get_by_role("listitem").filter(has_text="evil")

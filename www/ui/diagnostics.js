@@ -68,7 +68,8 @@ function log() {
 }
 
 export function diagnosticsCard() {
-	const version = h('span', { 'class': 'small quiet' }, live.status ? `Version ${live.status.version}` : '');
+	const version = h('span', { 'class': 'small quiet' });
+	const update = () => say(version, live.status ? `Version ${live.status.version}` : '');
 	const test = selftest(), lines = log();
 	const element = h('section', { 'class': 'card stack' }, h('div', { 'class': 'split' }, h('h2', null, 'Diagnostics'), version),
 		test.element,
@@ -76,5 +77,7 @@ export function diagnosticsCard() {
 			h('p', { 'class': 'hint' }, 'For whoever helps you: state, settings, networks, devices, events and log of this router. Keys are removed. Look through it before you pass it on.'),
 			h('div', null, h('a', { 'class': 'button', 'href': '/api/report', 'download': '' }, 'Download the report'))),
 		h('div', { 'class': 'part' }, happened(), lines.element));
-	return { element, stop: () => { test.stop(); lines.stop(); } };
+	live.listeners.add(update);
+	update();
+	return { element, stop: () => { live.listeners.delete(update); test.stop(); lines.stop(); } };
 }

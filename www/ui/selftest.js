@@ -19,6 +19,8 @@ const VERDICTS = {
 	not_testable: [ 'held', 'Not tested.', 'Nothing could be proven as things are now, see below.' ],
 };
 
+const sentence = (text) => text && `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? '' : '.'}`;
+
 export function selftest() {
 	let timer = null, gone = false;
 	const start = button('Run the self-test', '', async() => {
@@ -27,8 +29,8 @@ export function selftest() {
 	});
 	const progress = h('progress', { 'max': 1, 'value': 0, 'aria-label': 'Progress of the self-test', 'hidden': true });
 	const now = h('p', { 'class': 'small quiet', 'role': 'status' });
-	const verdict = h('p', { 'class': 'say', 'role': 'status', 'hidden': true }), word = h('strong'), sentence = h('span');
-	verdict.append(word, ' ', sentence);
+	const verdict = h('p', { 'class': 'say', 'role': 'status', 'hidden': true }), word = h('strong'), meaning = h('span');
+	verdict.append(word, ' ', meaning);
 	const list = h('ul', { 'class': 'rows tests', 'aria-label': 'What is tested', 'hidden': true }), rows = new Map();
 	const element = h('div', { 'class': 'stack part' }, h('h3', null, 'Self-test'),
 		h('p', { 'class': 'hint' }, 'Tries with real packets, on this router, whether what must not leave does. It takes some ten seconds, changes nothing, and nobody in the house notices.'),
@@ -48,7 +50,7 @@ export function selftest() {
 		verdict.hidden = found.running || !short;
 		verdict.className = `say tone-${tone}`;
 		say(word, short);
-		say(sentence, found.verdict === 'not_testable' && found.state === 'not_connected' ? 'You are disconnected, so nothing is blocked that could be proven: connect, then run it again.' : long);
+		say(meaning, found.verdict === 'not_testable' && found.state === 'not_connected' ? 'You are disconnected, so nothing is blocked that could be proven: connect, then run it again.' : long);
 		list.hidden = !found.running && !found.finished;
 		for (const property of found.properties)
 			row(property);
@@ -63,7 +65,7 @@ export function selftest() {
 		const { tag, detail: line } = rows.get(property), [ text, tone ] = RESULTS[result];
 		tag.className = `tag tone-${tone}`;
 		say(tag, text);
-		say(line, [ detail, result === 'fail' && seen ? `${seen} of ${sent} packets were seen.` : '' ].filter(Boolean).join(' '));
+		say(line, [ sentence(detail), result === 'fail' && seen ? `${seen} of ${sent} packets were seen.` : '' ].filter(Boolean).join(' '));
 	}
 
 	async function follow() {
