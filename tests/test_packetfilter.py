@@ -106,7 +106,7 @@ def handle_of(namespace: Namespace, comment: str) -> str:
 def filled(nft: Nftables) -> Elements:
     """What the table holds, without what the kernel itself puts in."""
     listed = listed_elements(nft.list_table("inet", "portcullis") or [])
-    return {name: values for name, values in listed.items() if name not in INET.meters}
+    return {name: values for name, values in listed.items() if name in elements(CLOSED)}
 
 
 def test_the_table_is_made_and_read_back(namespace: Namespace, nft: Spy) -> None:

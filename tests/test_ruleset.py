@@ -65,6 +65,10 @@ POLICIES = {
         "The tunnel stands and nothing is proven: the router probes it, no device's packet enters.",
     ),
     "connected": (CONNECTED, "The house's IPv4 and IPv6 pass into the tunnel, replies come back."),
+    "connected_resolver_chosen": (
+        CONNECTED._replace(chosen=("192.168.1.11",)),
+        "A resolver of the house is asked by the router, and asks the tunnel's; IPv6 has none.",
+    ),
     "connected_lan_denied": (
         CONNECTED._replace(lan_access=False),
         "Devices reach the tunnel and not each other.",

@@ -104,7 +104,7 @@ def status(core: Core) -> Reply:
         "served": [network.device for network in policy.served],
         "upstream": list(core.surroundings.upstream),
         "endpoints": [f"{e.address} {e.transport} {e.port}" for e in policy.endpoints],
-        "resolvers": list(policy.resolvers),
+        "resolvers": list(policy.chosen or policy.resolvers),
         "blocked": core.block.counters(),
         "restored": core.alarms.restored,
         "alarms": [alarm_event(alarm) for alarm in core.alarms.recent],

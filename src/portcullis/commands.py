@@ -9,6 +9,7 @@ from portcullis.intent import Intent
 from portcullis.profiles import ProfileRefusedError
 from portcullis.settings import SettingError
 from portcullis.states import Event
+from portcullis.tunnel import resolver_is_router
 
 
 class Refusal(Exception):
@@ -52,6 +53,8 @@ def set_option(core: Core, name: str, value: str) -> str:
         raise Refusal(error.code, str(error)) from None
     if not option:
         return "The kill switch is enabled, as always."
+    if own := option == "dns" and set(wanted.dns) & set(core.own_addresses):
+        raise Refusal("invalid_value", f"Not set: {resolver_is_router(own.pop())}.")
     return core.change(wanted, option)
 
 

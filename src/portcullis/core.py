@@ -32,7 +32,7 @@ from portcullis.loop import Loop, Timer
 from portcullis.netlink import NetlinkError
 from portcullis.networks import Corrections, Surroundings
 from portcullis.paths import Paths
-from portcullis.policy import Network, Outer, Policy, decide
+from portcullis.policy import Network, Outer, Policy, at_home, decide
 from portcullis.selftest.process import SelfTest
 from portcullis.settings import CLOSED, Settings
 from portcullis.states import Action, Event, State, active, transition
@@ -324,7 +324,11 @@ class Core:
         except OSError as error:
             log.warning("networks cannot be remembered: %s", error)
         self._hold_lines()
-        self.enforce()
+        link = self.tunnel.link
+        if link and at_home(link.resolvers, found.networks):
+            self.happen(Event.SETTINGS_CHANGED, "a resolver turns out to be on a network of ours")
+        else:
+            self.enforce()
         self.kernel_changed()  # what counts as upstream may have changed with it
 
     def _sample(self) -> None:
@@ -401,6 +405,7 @@ class Core:
             self._served(),
             self.lan.lan,
             self._outer,
+            at_home(self.settings.dns, self.networks),
         )
 
     @property

@@ -93,7 +93,8 @@ class Policy(NamedTuple):
     `served` are networks that are not protected but that the router answers all the same, with
     replies only (K14). While the link is not `flowing` the router alone may use it, to bring it
     up: devices are told no at once (K15). `lan` is None where access has no exceptions. `outer` is
-    the same in every state: what a line carries is judged on the line.
+    the same in every state: what a line carries is judged on the line. `chosen` are resolvers on
+    protected networks: they answer the house, and ask the link's (K12).
     """
 
     released: bool = False
@@ -106,6 +107,7 @@ class Policy(NamedTuple):
     bootstrap: tuple[Socket, ...] = ()
     lan: Lan | None = None
     outer: tuple[Outer, ...] = ()
+    chosen: tuple[str, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -114,12 +116,12 @@ class Policy(NamedTuple):
 
     @property
     def resolvers(self) -> tuple[str, ...]:
-        """Resolvers that plain DNS is sent to while the block is active."""
+        """Resolvers in the tunnel that plain DNS is sent to while the block is active."""
         return self.link.resolvers if self.link and self.flowing and not self.released else ()
 
     def flow_key(self) -> tuple[object, ...]:
         """Flows begun under another key must not live on (K3, K12)."""
-        return (self.released, self.link and (self.link.addresses, self.resolvers))
+        return (self.released, self.link and (self.link.addresses, self.resolvers), self.chosen)
 
 
 CLOSED = Policy()
@@ -136,6 +138,7 @@ def decide(
     served: tuple[Network, ...] = (),
     lan: Lan | None = None,
     outer: tuple[Outer, ...] = (),
+    chosen: tuple[str, ...] = (),
 ) -> Policy:
     """The policy of a state. Total: every combination of arguments has one.
 
@@ -143,8 +146,9 @@ def decide(
     reconnecting it stays open to devices: a lost handshake must not break their connections.
     """
     going = state in (State.NOT_CONNECTED, State.DISCONNECTING)
+    released = not active(state, mode)
     return Policy(
-        released=not active(state, mode),
+        released=released,
         lan_access=lan_access,
         networks=networks,
         served=served,
@@ -154,6 +158,7 @@ def decide(
         bootstrap=() if going else bootstrap,
         lan=lan,
         outer=outer,
+        chosen=() if released else chosen,
     )
 
 
@@ -169,7 +174,7 @@ def endpoint_objection(
     if kind := unfit(endpoint):
         return f"{address} is {kind}"
     for network in networks:
-        for prefix in (*network.prefixes, *(behind for behind, _ in network.routes)):
+        for prefix in _behind(network):
             if endpoint in ip_network(prefix, strict=False):
                 return f"{address} lies in the protected network {network.name} ({prefix})"
     for prefix in own:
@@ -181,3 +186,14 @@ def endpoint_objection(
 def within(address: str, prefixes: tuple[str, ...]) -> bool:
     """Whether any of `prefixes` holds `address`; prefixes of the other family never do."""
     return any(ip_address(address) in ip_network(prefix, strict=False) for prefix in prefixes)
+
+
+def at_home(addresses: tuple[str, ...], networks: tuple[Network, ...]) -> tuple[str, ...]:
+    """Those of `addresses` that lie on a protected network."""
+    prefixes = tuple(prefix for network in networks for prefix in _behind(network))
+    return tuple(address for address in addresses if within(address, prefixes))
+
+
+def _behind(network: Network) -> tuple[str, ...]:
+    """Every prefix that a network leads to."""
+    return (*network.prefixes, *(prefix for prefix, _ in network.routes))

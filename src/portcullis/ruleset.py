@@ -40,8 +40,14 @@ SETS: Sets = {
     "outer_ip6tnl": ("set", "type ipv6_addr", "remote ends of lines: DS-Lite, MAP-E"),
     "resolvers4": ("set", "type ipv4_addr", "the tunnel's resolvers"),
     "resolvers6": ("set", "type ipv6_addr", "the tunnel's resolvers"),
-    "dns4": ("map", "type inet_proto : ipv4_addr", "where plain DNS goes"),
-    "dns6": ("map", "type inet_proto : ipv6_addr", "where plain DNS goes"),
+    "chosen4": ("set", "type ipv4_addr", "resolvers on the owner's networks"),
+    "chosen6": ("set", "type ipv6_addr", "resolvers on the owner's networks"),
+    "dns4": ("map", "type inet_proto : ipv4_addr", "where the router's plain DNS goes"),
+    "dns6": ("map", "type inet_proto : ipv6_addr", "where the router's plain DNS goes"),
+    "upstream4": ("map", "type inet_proto : ipv4_addr", "the tunnel's resolver"),
+    "upstream6": ("map", "type inet_proto : ipv6_addr", "the tunnel's resolver"),
+    "redirected": ("map", "typeof meta nfproto : verdict", "where a chosen resolver answers"),
+    "asking": ("learnt", "type inet_service", "53 while a chosen resolver asks the router"),
     "free": ("set", "type ether_addr . ifname", "devices that reach all others, where they are"),
     "apart": ("set", "type ether_addr", "devices that reach no other"),
     "lan4": ("map", "type ipv4_addr . ifname : verdict", "excepted devices without a bridge"),
@@ -124,8 +130,14 @@ _CHAINS = f"""
 		counter name blocked_dns goto refuse comment "K12: no other resolver"
 	}}
 
+	chain to_chosen {{
+		ip daddr @chosen4 accept comment "K12: a resolver of the owner's"
+		ip6 daddr @chosen6 accept comment "K12: a resolver of the owner's"
+		goto to_resolver comment "K12: the tunnel's resolvers alone"
+	}}
+
 	chain to_local {{
-		th dport 53 meta l4proto {{ tcp, udp }} ct direction original goto to_resolver comment "K12: before any exception"
+		th dport 53 meta l4proto {{ tcp, udp }} ct direction original goto to_chosen comment "K12: before any exception"
 		accept comment "between protected networks, the router included"
 	}}
 
@@ -212,7 +224,7 @@ _CHAINS = f"""
 	chain output_tunnel {{
 		ct direction reply drop comment "K11: what was begun outside gets no answer out of the tunnel"
 		ct state invalid,untracked drop comment "what is not translated tells who lives here"
-		th dport 53 meta l4proto {{ tcp, udp }} goto to_resolver comment "K12: plain DNS"
+		th dport 53 meta l4proto {{ tcp, udp }} goto to_chosen comment "K12: plain DNS, rerouted by now if it was redirected home"
 		accept comment "into the tunnel"
 	}}
 
@@ -226,11 +238,32 @@ _CHAINS = f"""
 		th dport != 53 accept comment "not DNS"
 		meta l4proto != {{ tcp, udp }} accept comment "not DNS"
 		iifname != @protected accept comment "not a device's"
-		fib daddr type local accept comment "dnsmasq answers, and knows local names"
-		meta nfproto ipv4 dnat ip to meta l4proto map @dns4 comment "K12: the tunnel's resolver"
-		meta nfproto ipv6 dnat ip6 to meta l4proto map @dns6 comment "K12: the tunnel's resolver"
-		counter name blocked_dns jump refuse comment "K12: no resolver of this family"
+		fib daddr type local goto asks_router comment "dnsmasq answers, and knows local names"
+		ip saddr @chosen4 goto asks_tunnel comment "K12: what a chosen resolver asks in its turn"
+		ip6 saddr @chosen6 goto asks_tunnel comment "K12: what a chosen resolver asks in its turn"
+		meta nfproto vmap @redirected comment "K12: the chosen resolver, asked by the router"
+		goto asks_tunnel comment "K12: the tunnel's resolver"
 		drop comment "the end: deny by default"
+	}}
+
+	chain asks_router {{
+		ip saddr @chosen4 update @asking {{ th dport timeout 2m }} comment "K12: what it asks us must not come back to it"
+		ip6 saddr @chosen6 update @asking {{ th dport timeout 2m }} comment "K12: what it asks us must not come back to it"
+		accept comment "dnsmasq answers, and knows local names"
+	}}
+
+	chain redirect_to_router {{
+		redirect comment "K12: so that the answer comes back the same way, on any network"
+	}}
+
+	chain asks_tunnel {{
+		meta nfproto ipv4 dnat ip to meta l4proto map @upstream4 comment "K12: the tunnel's resolver"
+		meta nfproto ipv6 dnat ip6 to meta l4proto map @upstream6 comment "K12: the tunnel's resolver"
+		goto no_resolver comment "K12: none of this family"
+	}}
+
+	chain no_resolver {{
+		counter name blocked_dns goto refuse comment "K12: no resolver of this family"
 	}}
 
 	chain dns_router {{
@@ -240,17 +273,26 @@ _CHAINS = f"""
 		meta l4proto != {{ tcp, udp }} accept comment "not DNS"
 		oifname "lo" accept comment "the router's own dnsmasq"
 		meta mark & {MASK:#010x} == {MARK:#010x} accept comment "K12: the endpoint's address"
-		meta nfproto ipv4 dnat ip to meta l4proto map @dns4 comment "K12: the tunnel's resolver"
-		meta nfproto ipv6 dnat ip6 to meta l4proto map @dns6 comment "K12: the tunnel's resolver"
-		counter name blocked_dns jump refuse comment "K12: no resolver of this family"
+		th dport @asking goto asks_tunnel comment "K12: on behalf of a chosen resolver: no loop"
+		meta nfproto ipv4 dnat ip to meta l4proto map @dns4 comment "K12: the chosen or the tunnel's resolver"
+		meta nfproto ipv6 dnat ip6 to meta l4proto map @dns6 comment "K12: the chosen or the tunnel's resolver"
+		goto no_resolver comment "K12: none of this family"
 		drop comment "the end: deny by default"
 	}}
 
 	chain source_nat {{
 		type nat hook postrouting priority srcnat - 10; policy accept;
-		oifname != "{TUNNEL}" accept comment "fw4's to decide"
+		oifname != "{TUNNEL}" goto source_nat_home comment "not into the tunnel"
 		masquerade comment "the tunnel knows one address of ours"
 		drop comment "the end: un-NATed it may not go"
+	}}
+
+	chain source_nat_home {{
+		meta l4proto != {{ tcp, udp }} accept comment "fw4's to decide"
+		th dport != 53 accept comment "fw4's to decide"
+		ip daddr @chosen4 masquerade comment "K12: nobody at home could answer the tunnel's address"
+		ip6 daddr @chosen6 masquerade comment "K12: nobody at home could answer the tunnel's address"
+		accept comment "fw4's to decide"
 	}}
 """
 
@@ -263,7 +305,9 @@ def elements(policy: Policy) -> Elements:
     """What each set and map holds under `policy`."""
     link = policy.link
     addresses = link.addresses if link else ()
-    filled: dict[str, set[str]] = {name: set() for name in SETS}
+    filled: dict[str, set[str]] = {
+        name: set() for name, (kind, *_) in SETS.items() if kind != "learnt"
+    }
     if policy.released:
         filled["gate"] = {"ipv4 : accept", "ipv6 : accept"}
     filled["protected"] = {f'"{device}"' for device in policy.devices}
@@ -278,10 +322,13 @@ def elements(policy: Policy) -> Elements:
         filled[f"tunnel{version}"] = set(_of(addresses, version))
         filled[f"endpoints{version}"] = _sockets(policy.endpoints, version)
         filled[f"bootstrap{version}"] = _sockets(policy.bootstrap, version)
-        resolvers = _of(policy.resolvers, version)
-        filled[f"resolvers{version}"] = set(resolvers)
-        if resolvers:
-            filled[f"dns{version}"] = {f"{proto} : {resolvers[0]}" for proto in ("tcp", "udp")}
+        resolvers, chosen = _of(policy.resolvers, version), _of(policy.chosen, version)
+        filled[f"resolvers{version}"], filled[f"chosen{version}"] = set(resolvers), set(chosen)
+        filled[f"upstream{version}"] = _first(resolvers)
+        filled[f"dns{version}"] = _first(chosen if policy.chosen else resolvers)
+        if policy.chosen:  # a family without one is refused: nobody gets around the owner's choice
+            chain = "redirect_to_router" if chosen else "no_resolver"
+            filled["redirected"].add(f"ipv{version} : goto {chain}")
     for kind, address in policy.outer:
         filled[f"outer_{kind}"].add(address)
     if lan := policy.lan:
@@ -325,6 +372,10 @@ def refill(policy: Policy) -> str:
 
 def _of(addresses: tuple[str, ...], version: int) -> list[str]:
     return [address for address in addresses if ip_address(address).version == version]
+
+
+def _first(resolvers: list[str]) -> set[str]:
+    return {f"{proto} : {resolvers[0]}" for proto in ("tcp", "udp")} if resolvers else set()
 
 
 def _sockets(sockets: tuple[Socket, ...], version: int) -> set[str]:

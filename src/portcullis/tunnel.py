@@ -22,7 +22,7 @@ from portcullis.dns import unfit
 from portcullis.driver import Driver, DriverError, Reading
 from portcullis.health import HANDSHAKE_OCTETS, Advice, Health
 from portcullis.loop import Loop, Timer
-from portcullis.policy import Link, Network, Socket, endpoint_objection, within
+from portcullis.policy import Link, Network, Socket, at_home, endpoint_objection, within
 from portcullis.probe import Prober
 from portcullis.profile import Profile, carried, routes
 from portcullis.resolver import Lookup
@@ -294,17 +294,27 @@ class Tunnel:
                         f"{address} lies in the protected network {network.name}: one of the two"
                         " has to be renumbered"
                     )
-        resolvers = self._core.settings.dns or profile.dns
-        usable = tuple(resolver for resolver in resolvers if within(resolver, prefixes))
-        if not usable:
-            raise UnusableError(
-                "none of the resolvers can be reached through the tunnel"
-                if resolvers
-                else "it names no DNS resolver, and the setting dns is empty"
-            )
+        usable = self._resolvers(profile, prefixes)
         sentence = carried(profile).sentence
         self.notes = (sentence,) if sentence else ()
         return Link(addresses, usable, prefixes)
+
+    def _resolvers(self, profile: Profile, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+        """The resolvers in the tunnel. Raises UnusableError where there is none."""
+        wanted = self._core.settings.dns
+        chosen = at_home(wanted, self._core.networks)
+        if own := set(chosen) & set(self._core.own_addresses):
+            raise UnusableError(resolver_is_router(own.pop()))
+        resolvers = tuple(address for address in wanted if address not in chosen) or profile.dns
+        usable = tuple(resolver for resolver in resolvers if within(resolver, prefixes))
+        if usable:
+            return usable
+        if resolvers:
+            raise UnusableError("none of the resolvers can be reached through the tunnel")
+        if chosen:
+            reason = f"it names no DNS resolver that {chosen[0]} could ask in its turn"
+            raise UnusableError(f"{reason}: add one to the setting dns")
+        raise UnusableError("it names no DNS resolver, and the setting dns is empty")
 
     def _await_handshake(self, deadline: float) -> None:
         reading = self._driver.reading()
@@ -435,6 +445,14 @@ class Tunnel:
                 write_durably(self._cache, json.dumps(self._remembered, indent=1) + "\n")
             except OSError:
                 return  # asked for again next time; nothing is lost but a moment
+
+
+def resolver_is_router(address: str) -> str:
+    """Why the setting dns cannot name the router."""
+    return (
+        f"the setting dns names {address}, which is the router itself: it would ask itself. Leave"
+        " dns empty: a resolver on the router is asked all the same, and asks the tunnel's"
+    )
 
 
 def _literal(host: str) -> bool:
