@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,13 +22,14 @@ from portcullis.guard import RoutingGuard
 from portcullis.lastresort import LastResort
 from portcullis.netlink import NetlinkError, conntrack_flush
 from portcullis.nft import Nftables, NftError
-from portcullis.packetfilter import PacketFilter
+from portcullis.packetfilter import FilterError, PacketFilter
 from portcullis.policy import Policy
 from portcullis.ruleset import INET
 
 log = logging.getLogger("portcullis")
 
 FILTER, GUARD, HOOK = "packet filter", "routing guard", "egress hook"
+_TRIES = 5  # of arming: who deletes the table between a change and its reading back is no fault
 
 
 class Applied(NamedTuple):
@@ -60,7 +62,7 @@ class Block:
         faults."""
         house = (*policy.devices, *(network.device for network in policy.served))
         attachment = attach(outside, house)
-        filtered = self._reconcile(FILTER, policy, lambda: self._packet_filter().reconcile(policy))
+        filtered = self._reconcile(FILTER, policy, lambda: self._arm(policy))
         hook = self._hook
         hooked = self._reconcile(
             HOOK, (policy, attachment), lambda: hook.reconcile(policy, attachment)
@@ -117,6 +119,13 @@ class Block:
         if self._filter is None:
             self._filter = PacketFilter(Nftables(), INET)
         return self._filter
+
+    def _arm(self, policy: Policy) -> tuple[str, ...]:
+        """Raises FilterError where it cannot be done however often it is tried."""
+        for _ in range(_TRIES - 1):
+            with suppress(FilterError):
+                return self._packet_filter().reconcile(policy)
+        return self._packet_filter().reconcile(policy)
 
     def _reconcile(
         self, layer: str, wanted: object, reconcile: Callable[[], tuple[str, ...]]

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 _JSON = 1 << 4
+_NUMERIC_PROTOCOLS = 1 << 7
 _LIBRARY = "libnftables.so.1"
 
 
@@ -60,9 +61,14 @@ class Nftables:
         self._run(commands, 0)
 
     def list_table(self, family: str, name: str) -> list[dict[str, Any]] | None:
-        """The objects of a table as nft's JSON schema has them; None where there is no table."""
+        """The objects of a table as nft's JSON schema has them; None where there is no table.
+
+        Protocols as numbers: their names stand in a file, and what is compared must not depend
+        on whether that can be opened.
+        """
+        flags = _JSON | _NUMERIC_PROTOCOLS
         try:
-            answer = json.loads(self._run(f"list table {family} {name}", _JSON))
+            answer = json.loads(self._run(f"list table {family} {name}", flags))
         except NftError as error:
             if "No such file or directory" in str(error):
                 return None

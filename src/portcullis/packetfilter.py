@@ -28,6 +28,7 @@ class Chain(NamedTuple):
     comments: tuple[str, ...]
 
 
+_PROTOCOLS = {6: "tcp", 17: "udp"}
 _PRIORITIES = {
     "inet": {"raw": -300, "filter": 0, "srcnat": 100},
     "bridge": {"filter": -200},
@@ -89,6 +90,8 @@ def _element(value: Any, types: list[str]) -> str:
             return f"{_element(value['elem']['val'], types)} with options"
         parts = zip(value["concat"], types, strict=True)
         return " . ".join(_element(part, [kind]) for part, kind in parts)
+    if types == ["inet_proto"]:
+        return _PROTOCOLS.get(value, str(value))
     return f'"{value}"' if types == ["ifname"] else str(value)
 
 

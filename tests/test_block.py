@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""K5: what is tried before the block counts as not verified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from portcullis import block
+from portcullis.block import Block
+from portcullis.faults import Faults
+from portcullis.packetfilter import FilterError
+from portcullis.policy import CLOSED
+
+
+class Raced:
+    """A packet filter whose table somebody deletes `times` times before it is read back."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def reconcile(self, _policy: object) -> tuple[str, ...]:
+        self.left -= 1
+        if self.left >= 0:
+            raise FilterError("read back after a change: table missing")
+        return ("table missing",)
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A block without a kernel under it; `taken` are the devices that were taken down."""
+    monkeypatch.setattr(block, "conntrack_flush", lambda: None)
+    found: Any = Block(tmp_path, Faults())
+    found._guard.reconcile = lambda _policy: ()
+    found.taken = []
+    found._close_off = lambda upstream, _kept: found.taken.extend(upstream)
+    return found
+
+
+@pytest.mark.parametrize(("times", "armed"), [(0, True), (4, True), (5, False)])
+def test_what_a_second_try_cures_is_no_failure(made: Any, times: int, armed: bool) -> None:
+    """The last resort takes the line down for seconds: not for a race that is soon over."""
+    made._filter = Raced(times)
+    assert made.apply(CLOSED, ("eth1",)).armed == armed
+    assert made.taken == ([] if armed else ["eth1"])
