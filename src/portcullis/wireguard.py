@@ -44,8 +44,9 @@ _SOCKET = Path("/var/run/wireguard") / f"{TUNNEL}.sock"
 _IPV6_OPTIONS = (("addr_gen_mode", "1"), ("accept_ra", "0"), ("accept_redirects", "0"))
 _SET_DEVICE, _REPLACE_PEERS, _REPLACE_ALLOWED = 1, 1, 2
 _ALLOWED_PER_MESSAGE = 1000
-_SIOCGIFFLAGS = 0x8913
+_SIOCGIFFLAGS, _SIOCGIFADDR = 0x8913, 0x8915
 _EOPNOTSUPP, _EEXIST, _EACCES = 95, 17, 13
+_LINK_SCOPE = "20"
 _APPEARS_WITHIN, _GOES_WITHIN = 1.0, 0.3
 _KINDS = ("wireguard", "tun")
 
@@ -67,6 +68,7 @@ class WireGuard:
         self._profile: Profile | None = None
         self._processes: dict[int, int] = {}  # every wireguard-go not collected yet: pid, pidfd
         self._index = 0
+        self._families: frozenset[int] = frozenset()
 
     @property
     def implementation(self) -> str:
@@ -84,6 +86,7 @@ class WireGuard:
                 self._profile = profile
                 # Every time: somebody may have taken its addresses or set it down.
                 _address(ip, profile, endpoints)
+                self._families = _families()
         except (NetlinkError, OSError) as error:
             self._abandon()
             raise DriverError(f"WireGuard device {TUNNEL}: {error}") from None
@@ -92,9 +95,11 @@ class WireGuard:
             raise
 
     def reading(self) -> Reading | None:
-        """None too where the device was set down or another stands in its place: `start`
-        puts that right, and WireGuard alone never would."""
+        """None too where the device was set down, has lost its addresses or another stands in
+        its place: `start` puts that right, and WireGuard alone never would."""
         if self._backend is None or not self._standing() or not _up():
+            return None
+        if not self._families <= _families():
             return None
         try:
             return self._backend.reading()
@@ -359,6 +364,20 @@ def _up() -> bool:
     except OSError:
         return False
     return bool(struct.unpack_from("16xh", answer)[0] & IFF_UP)
+
+
+def _families() -> frozenset[int]:
+    """Of the tunnel device's addresses; those of IPv6 that are valid on the link only apart."""
+    found = set()
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        fcntl.ioctl(asked, _SIOCGIFADDR, struct.pack("16s24x", TUNNEL.encode()))  # struct ifreq
+        found.add(4)
+    with suppress(OSError):
+        for line in Path("/proc/net/if_inet6").read_text().splitlines():
+            *_, scope, _flags, device = line.split()
+            if device == TUNNEL and scope != _LINK_SCOPE:
+                found.add(6)
+    return frozenset(found)
 
 
 def _address(ip: IPRoute, profile: Profile, endpoints: tuple[Socket | None, ...]) -> None:
