@@ -171,7 +171,7 @@ class _Sender:
         self._new: deque[socket.socket] = deque()
         self._held: list[tuple[str, socket.socket]] = []
         self._cut: dict[socket.socket, bytes] = {}  # lines of TCP that are not complete yet
-        self._count = 0
+        self._count = self._turn = 0
         self.totals = Totals()
         for number in range(held):
             family, target = self._targets[number % len(self._targets)]
@@ -247,7 +247,9 @@ class _Sender:
     def _send_held(self) -> None:
         if not self._held:
             return
-        kind, sock = self._held[self._count % len(self._held)]
+        # In turn, whatever is sent beside it: or one kind alone would get all the turns.
+        self._turn += 1
+        kind, sock = self._held[self._turn % len(self._held)]
         self.totals.sent[kind] += 1
         try:
             if kind == "udp":
