@@ -130,8 +130,9 @@ class Appliance:
 
     # The web page
 
-    def start_web(self, *, prefix: Sequence[str] = ()) -> None:
-        """Start the web process; the page is to be had when this returns."""
+    def start_web(self, *, prefix: Sequence[str] = (), wait: bool = True) -> None:
+        """Start the web process; the page is to be had when this returns, unless told not to
+        wait."""
         command = [*prefix, sys.executable, "-m", "portcullis.web", "--ubus", str(self.bus.socket)]
         with self.web_log.open("ab") as log:
             told = log.tell()
@@ -143,7 +144,8 @@ class Appliance:
                 stderr=subprocess.STDOUT,
             )
         # Knocking again and again would use up the connections that fw4 lets a device begin.
-        self.until(lambda: self._web_listens(told), "the web page is to be had")
+        if wait:
+            self.until(lambda: self._web_listens(told), "the web page is to be had")
 
     def stop_web(self) -> None:
         assert self.web
