@@ -13,7 +13,7 @@ SHELL_SCRIPTS := tests/*.sh tests/vm/*.sh .ci/run files/usr/bin/portcullisctl fi
 MACHINE_TESTS := tests/test_boot_to_power_off.py
 VM_TESTS := tests/test_kernel_wireguard.py tests/test_lines.py
 
-.PHONY: run test test-vm test-newer test-openwrt lint bench ipk package clean
+.PHONY: run test test-leaks test-mutations test-vm test-newer test-openwrt lint bench ipk package clean
 
 run: .venv/ready
 	$(PYTHON) -m router.demo $(if $(KEEP),--keep)
@@ -22,6 +22,15 @@ run: .venv/ready
 test: .venv/ready
 	.venv-old/bin/python -m pytest -c src/pyproject.toml --rootdir . -q -m 'pyroute2 and not vm' $(TESTS) $(if $(TESTS),|| test $$? = 5)
 	$(PYTHON) -m pytest -c src/pyproject.toml --rootdir . -n 2 $(TESTS)
+
+# Probe classes x states x disruptions as one table, then random sequences; a quarter of an hour.
+# QUICK=1: a part, in two minutes. SEQUENCES=1000 SEED=7: so many sequences, from that seed on.
+test-leaks: .venv/ready
+	$(PYTHON) -m router.matrix $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(SEQUENCES),--sequences $(SEQUENCES))
+
+# Each mechanism of K1 to K14 taken out once: which test notices. TESTS=K7 for some of them.
+test-mutations: .venv/ready
+	$(PYTHON) -m router.mutations $(TESTS)
 
 # A virtual machine as the router, from power-on to power-off; and in it what this machine's kernel
 # may lack: kernel WireGuard, flow tables, PPPoE, 6in4, DS-Lite. Minutes.
