@@ -22,6 +22,7 @@ from portcullis.guard import RoutingGuard
 from portcullis.lastresort import LastResort
 from portcullis.netlink import NetlinkError, conntrack_flush
 from portcullis.nft import Nftables, NftError
+from portcullis.offload import ADVICE, OFFLOAD, hardware_used
 from portcullis.packetfilter import FilterError, PacketFilter
 from portcullis.policy import Policy
 from portcullis.ruleset import INET
@@ -55,6 +56,7 @@ class Block:
         self._applied: dict[str, object] = {}
         self._flow_key: tuple[object, ...] | None = None
         self._released: bool | None = None
+        self.hardware_offload_wanted = False
 
     def apply(self, policy: Policy, outside: Outside) -> Applied:
         """Make all layers what `policy` says; what leads `outside` has the egress hook, and is
@@ -77,6 +79,7 @@ class Block:
                 self._close_off(outside.upstream, house)
         else:
             flipped = self._cut_flows(policy)
+        self._look_at_offload()
         if self._last_resort.taken and (filtered or policy.released):
             self._give_back()
         return Applied(filtered or policy.released, filtered and guarded and hooked, flipped)
@@ -104,7 +107,8 @@ class Block:
 
     @property
     def verified(self) -> bool:
-        return not {FILTER, GUARD} & self._faults.keys()
+        needed = {FILTER, GUARD} if self._released else {FILTER, GUARD, OFFLOAD}
+        return not needed & self._faults.keys()
 
     @property
     def layers(self) -> dict[str, str]:
@@ -160,6 +164,12 @@ class Block:
         flipped = self._released is not policy.released
         self._released = policy.released
         return flipped
+
+    def _look_at_offload(self) -> None:
+        """What hardware forwards cannot be verified; the owner is told before it matters."""
+        listed = self._filter.flowtables() if self._filter else ""
+        used = hardware_used(self.hardware_offload_wanted, listed)
+        self._faults.note(OFFLOAD, ADVICE if used else None)
 
     def _close_off(self, upstream: tuple[str, ...], kept: tuple[str, ...]) -> None:
         """`kept` devices lead to the house: they are never taken down (K14)."""

@@ -317,6 +317,7 @@ class Core:
         if found == self.surroundings:
             return
         self.surroundings = found
+        self.block.hardware_offload_wanted = found.hardware_offload
         try:
             text = networks.dump(found.networks)
             if not self._paths.networks.exists() or self._paths.networks.read_text() != text:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from portcullis import lines
 from portcullis.lines import Line
+from portcullis.offload import hardware_wanted
 from portcullis.policy import TUNNEL, IPNetwork, Network
 
 _VIRTUAL = ("lo", TUNNEL, "")
@@ -34,7 +35,7 @@ class Surroundings(NamedTuple):
     upstream; netifd's interfaces that are up, with their devices; devices of
     networks from which the router is managed: their zones accept input, and nothing upstream lies
     on them; lines that the kernel carries in IP packets; devices that PPPoE lines run over, up
-    or not."""
+    or not; whether fw4 is to offload flows to hardware."""
 
     networks: tuple[Network, ...] = ()
     served: tuple[Network, ...] = ()
@@ -45,6 +46,7 @@ class Surroundings(NamedTuple):
     managing: tuple[str, ...] = ()
     lines: tuple[Line, ...] = ()
     pppoe: tuple[str, ...] = ()
+    hardware_offload: bool = False
 
 
 class Corrections(NamedTuple):
@@ -140,6 +142,7 @@ def derive(
         tuple(sorted(managing)),
         lines.listed(used, upstream),
         tuple(sorted({str(i["device"]) for i in interfaces if _pppoe(i)})),
+        hardware_wanted(firewall),
     )
 
 

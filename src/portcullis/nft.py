@@ -78,6 +78,10 @@ class Nftables:
         objects: list[dict[str, Any]] = answer["nftables"]
         return objects
 
+    def list_flowtables(self) -> str:
+        """Everybody's flow tables, as nft prints them: its JSON leaves their flags out."""
+        return self._run("list flowtables", 0)
+
     def accepts(self, commands: str) -> bool:
         """Whether this library and kernel take `commands`; they must undo themselves."""
         try:

@@ -202,6 +202,13 @@ class PacketFilter(Generic[T]):
             if "counter" in element.get("elem", {})
         }
 
+    def flowtables(self) -> str:
+        """Everybody's flow tables, as nft prints them."""
+        try:
+            return self._nft.list_flowtables()
+        except NftError:
+            return ""
+
     def remove(self) -> bool:
         """Take the table away; whether there was one. Raises FilterError."""
         self._reference = None
