@@ -25,12 +25,18 @@ def delete_table(space: Namespace, owner: int, table: str) -> None:
     """Delete `table` (family and name) in a namespace, whose owner may be the process `owner`."""
     if not space.run(["nft", "delete", "table", *table.split()], check=False).returncode:
         return
+    before = _handle(space, table)
     for stolen in _netfilter_sockets(owner):
         with stolen:
             stolen.send(_deletion(table))
-    if space.run(["nft", "list", "table", *table.split()], check=False).returncode:
-        return
-    raise RuntimeError(f"{table} is not the table of process {owner}")
+    if _handle(space, table) == before:  # another one is the owner's repair
+        raise RuntimeError(f"{table} is not the table of process {owner}")
+
+
+def _handle(space: Namespace, table: str) -> str:
+    """The table's number in its first line, empty where there is none."""
+    done = space.run(["nft", "-a", "list", "table", *table.split()], check=False)
+    return done.stdout.partition("\n")[0].partition("# handle ")[2]
 
 
 def _netfilter_sockets(pid: int) -> list[socket.socket]:
