@@ -16,7 +16,7 @@ STORE = TOP / ".vm"
 # What OpenWrt's packages load at boot, and what tests make the network's weather with. Loaded by
 # name: the kernel's own loading on demand would need kmod, and comes too late for some (nft_*).
 _MODULES = """
-overlay virtio_net crc32c_generic
+overlay crc32c_generic
 tun veth bridge br_netfilter dummy vrf 8021q wireguard
 sit ip6_tunnel ipip pppoe ppp_async
 sch_netem sch_tbf sch_ingress cls_u32
@@ -25,6 +25,7 @@ nft_chain_nat nft_ct nft_fib_inet nft_fib_netdev nft_hash nft_limit nft_log nft_
 nft_numgen nft_queue nft_quota nft_redir nft_reject_inet nft_socket nft_tproxy
 nft_dup_netdev nft_fwd_netdev nft_meta_bridge nft_reject_bridge
 nf_flow_table nf_flow_table_inet nft_flow_offload
+virtio_net
 """
 
 
