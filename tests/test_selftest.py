@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -308,25 +307,10 @@ def test_a_disconnect_meanwhile_ends_it(appliance: Appliance) -> None:
 
 
 def test_progress_is_told_by_events(appliance: Appliance) -> None:
-    command = [sys.executable, "-c", _LISTEN, str(appliance.bus.socket)]
-    with appliance.world.router.popen(
-        command, env=appliance.environment(), stdout=subprocess.PIPE, text=True
-    ) as listener:
-        assert listener.stdout
-        assert listener.stdout.readline() == "ready\n"
+    with appliance.events("portcullis.selftest") as seen:
         appliance.call("selftest")
-        told = [json.loads(listener.stdout.readline()) for _ in range(len(PROPERTIES) + 2)]
-        listener.terminate()
+        appliance.until(lambda: len(seen()) == len(PROPERTIES) + 2, "every event", 30)
+        told = seen()
     assert [e["running"] for e in told] == [True] * (len(PROPERTIES) + 1) + [False]
     waiting = [sum(e["result"] == "waiting" for e in t["properties"]) for t in told]
     assert waiting == sorted(waiting, reverse=True)
-
-
-_LISTEN = """
-import json, sys, ubus
-ubus.connect(sys.argv[1])
-ubus.listen(("portcullis.selftest", lambda _, data: print(json.dumps(data), flush=True)))
-print("ready", flush=True)
-while True:
-    ubus.loop(100)
-"""

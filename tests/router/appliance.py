@@ -277,8 +277,10 @@ class Appliance:
         self.until_state("not_connected")
 
     @contextmanager
-    def events(self) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-        """Inside, calling it gives the events `portcullis.state` broadcast so far."""
+    def events(
+        self, name: str = "portcullis.state"
+    ) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+        """Inside, calling it gives the events of this name broadcast so far."""
         context = Context(str(self.bus.socket))
         seen: list[dict[str, Any]] = []
 
@@ -291,7 +293,7 @@ class Appliance:
             return seen
 
         try:
-            status, _ = context.listen("portcullis.state", note)
+            status, _ = context.listen(name, note)
             assert not status
             yield gather
         finally:
