@@ -166,6 +166,12 @@ def _without_both(appliance: Appliance) -> None:
     _without_guard(appliance)
 
 
+def _without_hook(appliance: Appliance) -> None:
+    """The question says that there is one."""
+    hook = ["nft", "delete", "table", "netdev", "portcullis"]
+    appliance.world.router.run(hook, check=False)
+
+
 def _hole_for_devices(appliance: Appliance) -> None:
     appliance.world.router.nft('insert rule inet portcullis forward iifname "br-lan" accept\n')
     appliance.world.router.run(
@@ -222,6 +228,7 @@ def asked() -> Iterator[tuple[Appliance, Result]]:
     [
         (_without_filter, {"K2", "K4", "K9", "K11", "K12"}),
         (_without_guard, {"K9"}),
+        (_without_hook, {"K9"}),
         (_without_both, {"K1", "K2", "K4", "K9", "K11", "K12"}),
         (_hole_for_devices, {"K1", "K11", "K12", "K9"}),
         (_hole_for_new_devices, {"K4"}),
@@ -241,7 +248,7 @@ def test_a_broken_block_is_found(
         broken(appliance)
         done = appliance.world.router.run(
             [sys.executable, "-m", "portcullis.selftest"],
-            stdin=json.dumps(question),
+            stdin=json.dumps({**question, "egress": broken is _without_hook}),
             env=appliance.environment(),
             timeout=40,
         )

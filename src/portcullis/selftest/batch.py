@@ -15,7 +15,7 @@ from portcullis.selftest import FAIL, NOT_TESTABLE, PASS
 from portcullis.selftest.capture import Capture
 from portcullis.selftest.sockets import Send, Sockets
 
-_QUIET, _PATIENCE = 0.6, 1.5
+_QUIET, _PATIENCE = 0.4, 1.5
 """Seconds to look for what must not come, and for a control that must: a next hop whose address
 is not known is asked for first."""
 
