@@ -65,13 +65,14 @@ export function devicesPage(main) {
 	const body = h('tbody');
 	const search = h('input', { 'type': 'search', 'placeholder': 'Search by name, address or network', 'aria-label': 'Search devices', 'oninput': () => draw() });
 	const empty = h('p', { 'class': 'empty', 'hidden': true });
+	const table = h('table', { 'class': 'cards' }, h('thead', null, h('tr', null, [ 'Device', 'Seen', 'Addresses', 'Network', 'Local access' ].map((text) => h('th', { scope: 'col' }, text)))), body);
 	main.append(
 		h('h1', null, 'Devices'),
 		h('section', { 'class': 'card' }, h('div', { 'class': 'switch' }, lever, h('div', null,
 			h('p', { id: 'lan' }, h('strong', null, 'Allow access to devices on local network')),
 			h('p', { 'class': 'hint', 'id': 'lan-why' }, 'On: your devices may use each other, such as printers and network drives, while the kill switch is active. Off: each of them reaches the internet through the tunnel and this router, and no other device.')))),
 		h('section', { 'class': 'card stack' }, h('div', { 'class': 'split' }, h('h2', null, 'On your networks'), total), search,
-			h('table', { 'class': 'cards' }, h('thead', null, h('tr', null, [ 'Device', 'Seen', 'Addresses', 'Network', 'Local access' ].map((text) => h('th', { scope: 'col' }, text)))), body), empty));
+			table, empty));
 
 	function draw() {
 		const shown = found(devices, search.value);
@@ -79,6 +80,7 @@ export function devicesPage(main) {
 		say(total, shown.length === devices.length ? `${devices.length} devices, ${online} online` : `${shown.length} of ${devices.length} devices`);
 		body.replaceChildren(...shown.map((device) => row(device, load)));
 		empty.hidden = shown.length > 0;
+		table.hidden = !shown.length;
 		say(empty, devices.length ? 'No device matches your search.' : 'No device has been seen yet. Devices appear here as soon as they use the network.');
 	}
 
