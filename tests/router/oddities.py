@@ -38,6 +38,9 @@ def oddities() -> list[Oddity]:
         frame = _framed(_udp(_A, _OUT, token))
         stack = b"".join(struct.pack("!HH", ETH_VLAN, tag) for tag in tags)
         found.append(Oddity(name, token, [frame[:12] + stack + frame[12:]], name[2] != "p"))
+    token = b"odd" + secrets.token_hex(6).encode()
+    mirrored = _framed(_udp(_A, _OUT, token), at.BR_LAN_MAC)
+    found.append(Oddity("the router's MAC address", token, [mirrored], True))
     return found
 
 
@@ -103,7 +106,7 @@ _LEAVING: dict[str, _Maker] = {
     "the tiniest fragments": _cut(*((n, n + 8) for n in range(0, 96, 8))),
     "fragments in reverse": _cut((48, 96), (0, 48)),
     "fragments over IPv6": _cut((0, 48), (48, 96), v6=True),
-    "the router's MAC address": lambda t: [_udp(_A, _OUT, t)],
+    "nothing odd": lambda t: [_udp(_A, _OUT, t)],
     "another device's address": lambda t: [_udp(at.LAN_B.v4, _OUT, t)],
     "an address of the guests": lambda t: [_udp(at.GUEST.v4, _OUT, t)],
     "an address of the internet": lambda t: [_udp(at.HOSTILE.v4, _OUT, t)],
