@@ -7,6 +7,7 @@ fail. What goes wrong stands in the faults.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,8 @@ from portcullis.openwrt import ForeignChangesError
 from portcullis.packetfilter import PacketFilter
 from portcullis.policy import Lan, Network, within
 from portcullis.topology import Topology
+
+log = logging.getLogger("portcullis")
 
 FAULT = "LAN access"
 _LOOK_EVERY = 240.0  # a bridge forgets a silent device after 300
