@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import re
+import socket
 import subprocess
 
 import pytest
+from router.leaktest import has_egress_hook
+from router.namespace import Namespace
 
-from portcullis import egress
+from portcullis import egress, egresshook
 from portcullis.attachment import Attachment, Netdev, Outside, attach
 from portcullis.egress import Outward, elements
+from portcullis.egresshook import EgressHook
 from portcullis.packetfilter import template_chains
 from portcullis.policy import CLOSED, Policy, Socket
 
@@ -93,6 +98,8 @@ def test_connected_pins_the_servers_and_their_fragments() -> None:
 
 
 def test_nft_takes_it_and_the_probe_leaves_nothing() -> None:
+    if not has_egress_hook():
+        pytest.skip("this kernel has no egress hook")
     rendered = TABLE.render(elements(Outward(Policy(endpoints=SERVERS), ATTACHED)))
     script = "ip link add eth1 type veth peer name wwan0; nft -f -; nft list tables"
     done = subprocess.run(
@@ -103,6 +110,34 @@ def test_nft_takes_it_and_the_probe_leaves_nothing() -> None:
         check=True,
     )
     assert (done.stderr, done.stdout) == ("", "table netdev portcullis\n")
+
+
+def test_a_hook_that_comes_with_a_module_later_goes_on_the_devices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if not has_egress_hook():
+        pytest.skip("this kernel has no egress hook")
+    namespace = Namespace(f"egress-{os.getpid()}")
+    subprocess.run(["ip", "netns", "add", namespace.name], check=True)
+    try:
+        with namespace.inside():
+            namespace.ip("link add eth1 type veth peer name far\n")
+            attachment = Attachment((("eth1", socket.if_nametoindex("eth1")),))
+            hook = EgressHook()
+            with monkeypatch.context() as without:
+                without.setattr(egress, "PROBE", "nonsense")
+                assert hook.reconcile(CLOSED, attachment) == ()
+            assert hook.standing.startswith("not available: ")
+            assert hook.reconcile(CLOSED, attachment) == ()
+            monkeypatch.setattr(egresshook, "_TRY_AGAIN", -1.0)
+            assert hook.reconcile(CLOSED, attachment) == ("table missing",)
+            hook.close()
+            chain = namespace.run(["nft", "list", "chain", "netdev", "portcullis", "egress"])
+        assert '"eth1"' in chain.stdout
+        assert "lo" not in re.findall(r'"(\w+)"', chain.stdout.partition("priority")[0])
+        assert hook.standing == "in force"
+    finally:
+        subprocess.run(["ip", "netns", "del", namespace.name], check=True)
 
 
 # Where it goes

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What somebody changed behind our back and we put back, told so that it is noticed (K10).
 
-Every repair is done at once and counted. The first is told at once; what follows within a second
-is told together, so that whoever tampers in a loop fills neither log, bus nor memory.
+Every repair is done at once and counted. What one look found is told as one alarm, what follows
+within a second as another, so that whoever tampers in a loop fills neither log, bus nor memory.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class Alarms:
         """This had been changed, and is as it should be again."""
         self.restored += 1
         self._waiting.append((what, ", ".join(self._suspects)))
-        if self._pause is None:
-            self._raise()
+        if self._pause is None:  # once the other layers have been looked at as well
+            self._pause = self._loop.after(0, self._raise)
 
     def close(self) -> None:
         """Tell what has not been told yet."""

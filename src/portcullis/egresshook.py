@@ -24,24 +24,25 @@ class EgressHook:
     def __init__(self) -> None:
         self._filter: PacketFilter[Outward] | None = None
         self._attachment = Attachment()
+        self._hooked: tuple[tuple[str, int], ...] = ()
         self._tried = float("-inf")
         self._refusal, self._found = "", False
 
     def reconcile(self, policy: Policy, attachment: Attachment) -> tuple[str, ...]:
         """Make the hook what `policy` says, on the devices of `attachment`; what had to be
         changed. Raises FilterError or NftError. Where there is no such hook nothing is done."""
-        former, self._attachment = self._attachment, attachment
+        self._attachment = attachment
         if self._filter is None and not self._open():
             return ()
         assert self._filter
         try:
-            if not attachment.devices:
-                if former.devices:
-                    self._filter.remove()
-                return ()
-            if former.devices != attachment.devices:
+            if self._hooked and not attachment.devices:
+                self._filter.remove()
+            elif self._hooked != attachment.devices:
                 self._filter.become(egress.table(attachment.names))
-            return self._filter.reconcile(Outward(policy, attachment))
+            self._hooked = attachment.devices
+            wanted = Outward(policy, attachment)
+            return self._filter.reconcile(wanted) if attachment.devices else ()
         except Exception:
             self.close()  # begin anew: the library's own socket may be what is broken
             raise
@@ -63,7 +64,7 @@ class EgressHook:
         """Give the library back; the table stays."""
         if self._filter:
             self._filter.close()
-        self._filter, self._attachment = None, Attachment()
+        self._filter, self._hooked = None, ()
 
     def _open(self) -> bool:
         if self._refusal and time.monotonic() < self._tried + _TRY_AGAIN:
@@ -78,5 +79,5 @@ class EgressHook:
             self._refusal = f"{error} ({_NEEDS})"
             return False
         self._refusal, self._found = "", True
-        self._filter = PacketFilter(nft, egress.table(("lo",)))
+        self._filter = PacketFilter(nft, egress.table(()))
         return True
