@@ -82,7 +82,7 @@ def status(core: Core) -> Reply:
         "ok": True,
         "version": __version__,
         "state": state.value,
-        "since": int(core.since),
+        "since": int(core.since.shown),
         "reason": core.reason,
         "intent": "connected" if core.intent.connected else "disconnected",
         "kill_switch": {
@@ -136,7 +136,7 @@ def transition_event(core: Core, old: str, reason: str) -> Reply:
         "state": core.state.value,
         "old_state": old,
         "reason": reason,
-        "since": int(core.since),
+        "since": int(core.since.shown),
         "kill_switch_active": explained.active,
     }
 
@@ -172,8 +172,8 @@ def _tunnel(core: Core) -> Reply:
         found["addresses"] = list(tunnel.link.addresses)
         found["carries"] = list(tunnel.link.carries[:20])
         if reading := driver.reading():
-            # The wall clock may have jumped since; an age is never negative.
-            age = max(0, round(time.time() - reading.handshake)) if reading.handshake else -1
+            seen = core.clock.handshake_age
+            age = round(seen) if seen is not None and reading.handshake else -1
             found |= {"handshake_age": age, "received": reading.received, "sent": reading.sent}
     return found
 
@@ -250,7 +250,7 @@ def _events(core: Core) -> Reply:
         "ok": True,
         "events": [
             {
-                "time": int(event.time),
+                "time": int(event.time.shown),
                 "state": event.new.value,
                 "old_state": event.old.value,
                 "reason": event.reason,

@@ -22,6 +22,7 @@ from portcullis.block import FILTER, Block
 from portcullis.boot import Boot
 from portcullis.bus import Bus, BusError
 from portcullis.catalogue import Catalogue
+from portcullis.clock import Clock, Moment
 from portcullis.driver import Driver
 from portcullis.faults import Faults
 from portcullis.history import History, Transition
@@ -68,9 +69,10 @@ class Core:
         self._started = self._block_failed = False
         self._unsaved: dict[str, Timer] = {}
         self.driver = driver
-        self.tunnel = Tunnel(loop, self.driver, self, paths.profiles, paths.endpoints)
+        self.clock = Clock(paths.clock, paths.clock_now)
+        self.tunnel = Tunnel(loop, self.driver, self, paths.profiles, paths.endpoints, self.clock)
         self.state = State.NOT_CONNECTED
-        self.since = time.time()
+        self.since = Moment.now()
         self.reason = ""
         self.intent = Intent(False)
         self.settings = CLOSED
@@ -146,6 +148,7 @@ class Core:
         self.selftest.close()
         self.tunnel.close()
         self.alarms.close()
+        self.clock.close()
         self._integration.close()
         self.lan.close()
         self.bus.close()
@@ -160,7 +163,7 @@ class Core:
         if self.state is not old or event is Event.BLOCK_FAILED:
             self.reason = reason
         if self.state is not old:
-            self.since = time.time()
+            self.since = Moment.now()
             blocks = active(self.state, self.settings.mode)
             self.history.note(Transition(self.since, old, self.state, reason, blocks))
             log.info("%s -> %s%s", old.value, self.state.value, f": {reason}" if reason else "")

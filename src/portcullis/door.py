@@ -113,7 +113,7 @@ class Door:
         return {
             "ok": True,
             "state": core.state.value,
-            "since": int(core.since),
+            "since": int(core.since.shown),
             "blocked": explained.active and core.state is not State.CONNECTED,
             "sentence": f"{explained.meaning[0].upper()}{explained.meaning[1:]}.",
         }

@@ -6,15 +6,14 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from portcullis.clock import Moment
 from portcullis.states import State
 
 MOST = 100
 
 
 class Transition(NamedTuple):
-    """`time` is UNIX seconds by the router's clock, which may have been wrong then (K13)."""
-
-    time: float
+    time: Moment
     old: State
     new: State
     reason: str

@@ -32,6 +32,16 @@ class Paths(NamedTuple):
         return self.home / "endpoints"
 
     @property
+    def clock(self) -> Path:
+        """Its date is that of the newest handshake, more or less."""
+        return self.home / "clock"
+
+    @property
+    def clock_now(self) -> Path:
+        """The same since the last boot, exactly."""
+        return self.run / "clock"
+
+    @property
     def networks(self) -> Path:
         return self.home / "networks"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from portcullis import profiles
+from portcullis.clock import Clock
 from portcullis.dns import unfit
 from portcullis.driver import Driver, DriverError, Reading
 from portcullis.health import HANDSHAKE_OCTETS, Advice, Health
@@ -78,10 +79,12 @@ class Tunnel:
         core: Surrounding,
         folder: Path,
         cache: Path,
+        clock: Clock,
         pace: Pace | None = None,
     ) -> None:
         self._loop, self._driver, self._core = loop, driver, core
         self._folder, self._cache, self._pace = folder, cache, pace or Pace()
+        self._clock = clock
         self._prober = Prober()
         self._timer: Timer | None = None
         self._lookup: Lookup | None = None
@@ -320,7 +323,9 @@ class Tunnel:
         reading = self._driver.reading()
         if reading is None:
             self._lost("the tunnel's device is gone")
-        elif reading.handshake and self._proven(reading, deadline):
+            return
+        self._clock.shaken(reading.handshake)
+        if reading.handshake and self._proven(reading, deadline):
             self._health = Health(time.monotonic(), reading)
             self._rounds = 0
             self._remember()
@@ -335,6 +340,8 @@ class Tunnel:
             silent = "it shakes hands, but nothing comes back through the tunnel"
             answer = f"{where}: {silent}" if reading.handshake else f"no answer from {where}"
             self._problems[name] = f"profile {name}: {answer}"
+            if not reading.handshake:
+                self._clock.unanswered()
             self._tried(wait=0.0)
         else:
             self._later(self._pace.poll, lambda: self._await_handshake(deadline))
@@ -353,6 +360,7 @@ class Tunnel:
         if reading is None or self._health is None:
             self._lost("the tunnel's device is gone")
             return
+        self._clock.shaken(reading.handshake)
         advice = self._health.observe(time.monotonic(), reading)
         if advice is Advice.DEAD:
             self._doubted = reading.handshake > 0
