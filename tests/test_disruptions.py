@@ -16,6 +16,7 @@ from router.flood import KINDS, Flood
 from router.scene import FRIENDLY, Scene, Stage, enter, leave
 
 CONTROL, RATE = 50, 300  # packets of the flood, of each kind; per second
+REPAIRED_WITHIN = 2.0
 PLAYED = 12  # random sequences; `make test-leaks` plays more
 
 
@@ -56,6 +57,8 @@ def withstand(scene: Scene, disruption: Disruption) -> None:
         scene.forget_transitions()
         with scene.outside() as outside:
             disruption.strike(scene)
+            if disruption.takes:
+                scene.appliance.until(scene.blocks_twice, "it is put back", REPAIRED_WITHIN)
             if not disruption.severs:
                 scene.await_the_house()
             disruption.mend(scene)

@@ -6,11 +6,19 @@ from __future__ import annotations
 import time
 
 import pytest
+from router import VirtualRouter
+from router import addresses as at
 from router.appliance import Appliance
 from router.capture import Capture
 from router.flood import Flood
 from router.judge import judge
 from router.leaktest import ALLOWED, leaks, proven
+from router.measurement import lan_probes, measure, router_probes
+from router.probe import opened, run
+from router.probes import PacketSocket, Udp
+
+from portcullis import ruleset
+from portcullis.policy import Network, Policy
 
 FRIENDLY = ["198.51.100.7", "2001:db8:64::7"]
 
@@ -24,6 +32,43 @@ def test_connect_cuts_every_established_flow(masquerade: bool) -> None:
             assert appliance.call("connect", profile="vpn1")["ok"]
             result = leaks(appliance, probes)
             assert not result.answered or all("router" in r.label for r in result.results)
+
+
+@pytest.mark.parametrize("masquerade", [True, False], ids=["NATed", "un-NATed"])
+def test_the_filter_alone_ends_flows_that_nobody_has_cut(masquerade: bool) -> None:
+    """As after a boot guard without conntrack's help, or where a flush has failed."""
+    networks = tuple(
+        Network(name, device, (prefix,))
+        for name, device, prefix in (
+            ("lan", at.LAN_BRIDGE, at.LAN4),
+            ("guest", at.GUEST_BRIDGE, at.GUEST4),
+        )
+    )
+    with VirtualRouter(masquerade=masquerade) as world:
+        every = (*lan_probes(world), *router_probes(world))
+        probes = [p for p in every if p.held and not isinstance(p, PacketSocket)]
+        with opened(probes):
+            assert not measure(world, probes).unseen(), "no positive control"
+            world.router.nft(ruleset.render(Policy(networks=networks)))
+            result = measure(world, probes)
+    assert not result.leaks, str(result)
+
+
+def test_a_flow_begins_anew_at_both_flips(appliance: Appliance) -> None:
+    """Kept, it would go on under the address of its former way: unanswered, and the provider
+    would learn the house's own."""
+    probe = Udp(appliance.world.lana, at.FRIENDLY.v4, held=True)
+
+    def seen_from() -> set[str]:
+        (result,) = run([probe], 2, 1.0)
+        return set(result.sources)
+
+    with opened([probe]):
+        assert seen_from() == {at.ROUTER_WAN.v4}
+        appliance.connect()
+        assert seen_from() == {at.VPN1.v4}
+        appliance.disconnect()
+        assert seen_from() == {at.ROUTER_WAN.v4}
 
 
 def test_nothing_leaves_under_a_flood_from_the_moment_connect_has_answered(

@@ -16,6 +16,12 @@ from router.probe import Probe, run
 from router.probes import Icmp, Tcp, Udp
 
 
+def remove_guard(appliance: Appliance) -> None:
+    for family, priorities in (("-4", (800, 830)), ("-6", (800, 810, 830, 831))):
+        for priority in priorities:
+            appliance.world.router.run(["ip", family, "rule", "del", "pref", f"{priority}"])
+
+
 def ordinary(appliance: Appliance) -> list[Probe]:
     """Forwarded traffic, and the router's sockets that are bound to no device."""
     world = appliance.world
@@ -23,14 +29,18 @@ def ordinary(appliance: Appliance) -> list[Probe]:
     return [*lan_probes(world), *router]
 
 
-@pytest.mark.parametrize("connected", [True, False], ids=["connected", "server unreachable"])
+@pytest.mark.parametrize("tunnel", ["connected", "server unreachable", "none"])
 def test_the_routing_guard_alone_stops_everything_ordinary(
-    appliance: Appliance, connected: bool
+    appliance: Appliance, tunnel: str
 ) -> None:
     probes = ordinary(appliance)
     assert not measure(appliance.world, probes).unseen(), "no positive control"
-    if connected:
+    if tunnel == "connected":
         appliance.connect()
+    elif tunnel == "none":
+        appliance.add_profile("home", appliance.world.vpn1.profile(at.LAN_A.v4))
+        appliance.call("connect", profile="home")
+        appliance.until_state("connection_failed")
     else:
         appliance.world.vpn1.blackhole()
         appliance.call("connect", profile="vpn1")
@@ -49,9 +59,7 @@ def test_the_packet_filter_alone_stops_everything(appliance: Appliance, connecte
             appliance.world.vpn1.blackhole()
             appliance.call("connect", profile="vpn1")
         with asleep(appliance):
-            for family, priorities in (("-4", (800, 830)), ("-6", (800, 810, 830, 831))):
-                for priority in priorities:
-                    appliance.world.router.run(["ip", family, "rule", "del", "pref", f"{priority}"])
+            remove_guard(appliance)
             leaks(appliance, probes)
 
 
@@ -130,7 +138,8 @@ def test_the_mark_alone_opens_nothing(appliance: Appliance) -> None:
     leaks(appliance, probes)
 
 
-def test_an_interface_that_appears_is_the_internet(appliance: Appliance) -> None:
+@pytest.mark.parametrize("guarded", [True, False], ids=["both layers", "the filter alone"])
+def test_an_interface_that_appears_is_the_internet(appliance: Appliance, guarded: bool) -> None:
     """K4: nothing vouches for a second way out, so nothing leaves by it."""
     world = appliance.world
     appliance.connect()
@@ -142,7 +151,11 @@ def test_an_interface_that_appears_is_the_internet(appliance: Appliance) -> None
     world.router.ip("route add 198.51.100.7 via 203.0.114.1 dev usb0\n")
     probes = [*flows(world.lana), *flows(world.router, device="usb0")]
     probes = [probe for probe in probes if not probe.held]
-    with Capture(world.isp, "usb") as beyond:
+    with contextlib.ExitStack() as stack:
+        if not guarded:
+            stack.enter_context(asleep(appliance))
+            remove_guard(appliance)
+        beyond = stack.enter_context(Capture(world.isp, "usb"))
         results = run(probes, 3, 1.0)
     tokens = {token for result in results for token in result.tokens}
     assert len(tokens) == 3 * len(probes)

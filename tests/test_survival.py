@@ -48,6 +48,17 @@ def test_intent_survives_kill_9_and_restart(appliance: Appliance) -> None:
     assert appliance.status()["profile"] == "vpn1"
 
 
+def test_the_owners_choice_is_kept_before_it_is_acted_on(appliance: Appliance) -> None:
+    appliance.connect("vpn1")
+    assert appliance.call("connect", profile="vpn2")["ok"]
+    appliance.kill()
+    for kept_in_ram in appliance.run_dir.glob("intent*"):
+        kept_in_ram.unlink()  # as a power cut would
+    appliance.start()
+    appliance.until_state("connected")
+    assert appliance.status()["profile"] == "vpn2"
+
+
 def test_a_disconnected_router_stays_so_after_kill_9(appliance: Appliance) -> None:
     appliance.connect()
     appliance.disconnect()

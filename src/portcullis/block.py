@@ -80,7 +80,7 @@ class Block:
         else:
             flipped = self._cut_flows(policy)
         self._look_at_offload()
-        if self._last_resort.taken and (filtered or policy.released):
+        if filtered or policy.released:
             self._give_back()
         return Applied(filtered or policy.released, filtered and guarded and hooked, flipped)
 
@@ -180,10 +180,12 @@ class Block:
             self._faults.note("last resort", str(error))
 
     def _give_back(self) -> None:
-        try:
-            self._last_resort.undo()
-        except (NetlinkError, OSError) as error:
-            self._faults.note("last resort", str(error))
-            return
+        """Where nothing was taken, nothing is wrong about it any more either."""
+        if self._last_resort.taken:
+            try:
+                self._last_resort.undo()
+            except (NetlinkError, OSError) as error:
+                self._faults.note("last resort", str(error))
+                return
+            log.info("the way to the internet is given back")
         self._faults.note("last resort", None)
-        log.info("the way to the internet is given back")

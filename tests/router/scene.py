@@ -226,6 +226,8 @@ class Scene:
         tables = self.world.router.run(["nft", "list", "tables"]).stdout.splitlines()
         wrong += [line for line in tables if "portcullis_" in line]
         wrong += self._stray_rules(bool(found["kill_switch"]["active"]))
+        if found["kill_switch"]["active"] and not self.blocks_twice():
+            wrong.append("a layer of the block is not whole")
         return "; ".join(wrong)
 
     def _stray_rules(self, active: bool) -> list[str]:
