@@ -15,7 +15,6 @@ from portcullis.faults import Faults
 from portcullis.packetfilter import FilterError
 from portcullis.policy import CLOSED
 
-
 OUTSIDE = Outside(upstream=("eth1",))
 
 

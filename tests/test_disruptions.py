@@ -44,11 +44,11 @@ def test_nothing_leaves_and_all_is_in_order_again(stage: Stage, disruption: Disr
 
 def control(scene: Scene) -> None:
     """A flood, its held flows too, is seen outside while the kill switch is inactive."""
-    with Flood(scene.world.lana, FRIENDLY, rate=RATE) as flood, scene.outside() as outside:
+    with scene.outside() as outside, Flood(scene.world.lana, FRIENDLY, rate=RATE) as flood:
         scene.appliance.until(
             lambda: min(flood.totals().sent[kind] for kind in KINDS) > CONTROL, "a flood"
         )
-    assert len(outside.verdict().leaks) > 3 * CONTROL, "no positive control"
+    assert len(outside.verdict().leaks) > 2 * CONTROL, "no positive control"
 
 
 def withstand(scene: Scene, disruption: Disruption) -> None:

@@ -317,7 +317,7 @@ MUTANTS = (
         "K12",
         "the router's plain DNS goes where it sends it",
         _RULES,
-        'th dport @asking goto asks_tunnel comment',
+        "th dport @asking goto asks_tunnel comment",
         'accept comment "x"\n\t\tth dport @asking goto asks_tunnel comment',
         (f"{_DNS}only_the_tunnels_resolver_answers",),
     ),

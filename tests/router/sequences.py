@@ -79,7 +79,8 @@ def _play(scene: Scene, sequence: Sequence, figures: Figures) -> None:
     appliance = scene.appliance
     with Flood(scene.world.lana, FRIENDLY, rate=200) as flood:
         with scene.outside() as control:
-            appliance.until(lambda: flood.totals().sent.total() >= 3 * CONTROL, "a flood")
+            enough = flood.totals().sent.total() + 3 * CONTROL
+            appliance.until(lambda: flood.totals().sent.total() >= enough, "a flood")
         assert len(control.verdict().leaks) >= CONTROL, "no positive control"
         enter(scene, sequence.start)
         scene.forget_transitions()
