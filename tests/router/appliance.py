@@ -69,7 +69,10 @@ class Appliance:
     """A router with Portcullis on it, off until `start`. Use inside `with`.
 
     `world` is the router and what is around it, `home` the daemon's /etc/portcullis.
+    `answers_within` are seconds; an emulated machine needs more.
     """
+
+    answers_within = 5
 
     def __init__(
         self,
@@ -224,7 +227,8 @@ class Appliance:
 
     def call(self, method: str, **arguments: Any) -> dict[str, Any]:
         """Call the daemon's ubus object."""
-        (answer,) = self.bus.call("portcullis", method, arguments)
+        timeout = self.answers_within * 1000
+        (answer,) = self.bus.call("portcullis", method, arguments, timeout=timeout)
         return answer
 
     def status(self) -> dict[str, Any]:

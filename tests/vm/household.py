@@ -36,7 +36,7 @@ from .machine import Machine, Nic
 
 LAN_NIC = "02:00:5e:00:53:05"
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
-_WITHIN = 90.0
+_WITHIN = 300.0
 _TARGETS = at.FRIENDLY.addresses
 _LAN = Network("lan", at.LAN_BRIDGE, (at.LAN4, at.LAN6))
 _NETWORK = f"""

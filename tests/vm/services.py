@@ -19,7 +19,7 @@ from router.appliance import SOURCE
 from router.standin.bus import Bus
 
 HOME = Path("/etc/boot/bus")
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 
 
 class Services:
@@ -64,7 +64,7 @@ class Services:
             return ""  # it is not on the bus yet
 
     def _call(self, method: str, **arguments: Any) -> dict[str, Any]:
-        (answer,) = self._bus.call("portcullis", method, arguments)
+        (answer,) = self._bus.call("portcullis", method, arguments, timeout=60_000)
         return answer
 
 
