@@ -80,5 +80,7 @@ set -- -c src/pyproject.toml --rootdir . "$@"
 for left_out in luci luci_files openwrt package pages sdk; do
 	set -- "$@" "--ignore=tests/test_$left_out.py"
 done
-run /opt/venv-old/bin/python -m pytest -q -m 'pyroute2 and not vm' "$@" || [ $? = 5 ]
-run /opt/venv/bin/python -m pytest -n 2 "$@"
+failed=0
+run /opt/venv-old/bin/python -m pytest -q -m 'pyroute2 and not vm' "$@" || [ $? = 5 ] || failed=1
+run /opt/venv/bin/python -m pytest -n 2 "$@" || failed=1
+exit $failed
