@@ -11,7 +11,7 @@ import pytest
 TESTS = Path(__file__).parent
 _README = (TESTS.parent / "README.md").read_text()
 SECURITY = _README.partition("\n## Security\n")[2].partition("\n## ")[0]
-NAMED = sorted(set(re.findall(r"`(\w+)::(\w+)`", SECURITY)))
+NAMED = sorted(set(re.findall(r"`([a-z]\w*)::(\w+)`", SECURITY)))
 
 
 @pytest.mark.parametrize(("file", "name"), NAMED, ids=map("::".join, NAMED))
