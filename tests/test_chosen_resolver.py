@@ -121,12 +121,23 @@ def test_denied_devices_ask_it_and_reach_nothing_else(pihole: Appliance) -> None
     for space in (world.lana, world.guest):
         for address in (OUTSIDE[0], at.LAN_B.v4):
             if (space, address) == (world.lana, at.LAN_B.v4):
-                continue  # on one bridge, see below
+                continue  # on one bridge, without the router
             assert ask(space, f"{space.name}.example.org", f"@{address}") == PIHOLE[0]
     everybody = stations(world)
     assert not reaches(everybody["lana"], at.LAN_B.v4)
     assert not reaches(everybody["guest"], at.LAN_B.v4)
     assert reaches(everybody["lana"])
+
+
+def test_denied_devices_ask_it_directly_where_it_is_excepted(pihole: Appliance) -> None:
+    lan = pihole.world.lana
+    assert pihole.call("set", name="lan_access", value="denied")["ok"]
+    pihole.connect()
+    assert ask(lan, "direct.example.org", f"@{at.LAN_B.v4}") != PIHOLE[0]
+    assert pihole.call("set_device", mac=at.LAN_B_MAC, access="allowed")["ok"]
+    pihole.until(
+        lambda: ask(lan, "direct.example.org", f"@{at.LAN_B.v4}") == PIHOLE[0], "a direct answer"
+    )
 
 
 def test_it_answers_from_what_it_knows_while_there_is_no_tunnel(pihole: Appliance) -> None:

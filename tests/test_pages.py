@@ -337,7 +337,7 @@ def test_fallbacks_are_put_in_order_with_the_keyboard(page: Any, running: Applia
 
 def test_a_wrong_resolver_is_refused_with_the_reason(page: Any) -> None:
     page.get_by_role("link", name="Settings").click()
-    page.get_by_label("DNS servers in the tunnel", exact=True).fill("1.2.3")
+    page.get_by_label("DNS servers", exact=True).fill("1.2.3")
     page.get_by_role("button", name="Save: DNS servers").click()
     expect(page.get_by_role("alert")).to_contain_text("1.2.3 is not an IP address")
 

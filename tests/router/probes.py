@@ -9,6 +9,7 @@ import secrets
 import selectors
 import socket
 import struct
+import time
 from typing import Any
 
 from . import craft, dns
@@ -129,7 +130,9 @@ class _DnsMixin(Probe):
             name, _, source = answer.answers[0].partition(" ")
             self._answered(token, name, source)
         elif token in self.attempts:
-            self.attempts[token].error = f"rcode {answer.rcode}"
+            refused = self.attempts[token]
+            refused.error = f"rcode {answer.rcode}"
+            refused.seconds = time.monotonic() - refused.began
 
 
 class DnsUdp(_DnsMixin, Udp):

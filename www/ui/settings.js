@@ -101,7 +101,7 @@ function addresses(option, label, hint, placeholder) {
 }
 
 function dnsCard() {
-	const inside = addresses('dns', 'DNS servers in the tunnel', 'IP addresses, separated by blanks. Empty: what the profile says. A change connects anew.', 'the profile’s own');
+	const inside = addresses('dns', 'DNS servers', 'IP addresses, separated by blanks: of servers in the tunnel, or of your own at home (Pi-hole). Empty: what the profile says. A change connects anew.', 'the profile’s own');
 	const outside = addresses('bootstrap_dns', 'Who finds the VPN server', 'Where a profile names its server by a name, these DNS servers are asked for its address. No other DNS query goes outside the tunnel. Empty: Quad9 and Cloudflare.', '9.9.9.9 1.1.1.1');
 	return { element: h('section', { 'class': 'card stack' }, h('h2', null, 'DNS'), inside.form, outside.form),
 		update: (found) => { inside.update(found); outside.update(found); } };
