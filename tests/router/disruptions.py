@@ -36,12 +36,13 @@ from .upkeep import (
 )
 
 Act = Callable[[Scene], object]
-FILTER, GUARD = "filter", "guard"
+FILTER, GUARD, HOOK = "filter", "guard", "hook"
 WAN = at.WAN_DEVICE
 
 
 class Disruption(NamedTuple):
-    """`takes`: the layer of the block that it takes away, FILTER or GUARD, until it is repaired.
+    """`takes`: the layer of the block that it takes away until it is repaired. FILTER takes the
+    egress HOOK along, whose table goes with all others.
     `severs`: the house is cut off from the router itself until it is over."""
 
     name: str
@@ -427,6 +428,7 @@ LINES = (
             f"-4 link set {RENAMED} up",
         ),
         _LINE,
+        takes=HOOK,  # it is bound to devices by name
     ),
     Disruption("WAN device removed", _unplug_wan, _LINE),
     Disruption("a phone is plugged in", _plug_in_phone, _LINE),

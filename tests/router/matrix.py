@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from . import barrage, sequences
 from .barrage import Barrage
-from .disruptions import DISRUPTIONS, FILTER, FIREWALL, PROCESSES, Disruption
+from .disruptions import DISRUPTIONS, FILTER, FIREWALL, HOOK, PROCESSES, Disruption
 from .flood import KINDS as FLOWS
 from .flood import Flood
 from .isolation import isolate
@@ -35,7 +35,7 @@ COLUMNS = (
 )
 BOUND = ("bound", "multicast", "raw")
 """Sent by sockets of the router that choose their device themselves: no route stops these, so
-they are not tried in the moment the tables are gone (README, known issues)."""
+they are not tried in the moment that the tables are gone (README, known issues)."""
 NAMES = {"lana": "LAN", "lanb": "LAN", "guest": "guest", "router": "router"}
 SETTLED = {
     "connected": ("connected",),
@@ -107,7 +107,7 @@ class Matrix:
         """Everything is seen outside while the kill switch is inactive."""
         with self._scene.outside() as outside:
             self._barrage.rate(BLOCKED_RATE // 10)
-            results = run(self._probes, 1, 1.0)
+            results = run(self._probes, 2, 1.0)
             self._scene.appliance.until(lambda: self._flooded() > 4 * FLOOD_RATE, "a flood")
             self._barrage.rate(0)
             outside.flush()
@@ -151,12 +151,15 @@ class Matrix:
             before = self._flooded()
             bulk = self._barrage.rate(RATE.get(state, BLOCKED_RATE))
             disruption.strike(scene)
-            self._try(tried, self._unbound if disruption.takes == FILTER else self._probes)
+            narrow = disruption.takes in (FILTER, HOOK)
+            self._try(tried, self._unbound if narrow else self._probes)
             if not disruption.severs:
                 scene.await_the_house()
             disruption.mend(scene)
             recovered = scene.await_state(*SETTLED.get(state, TRYING))
             scene.await_the_house()
+            if disruption.takes == HOOK:
+                scene.appliance.until(scene.hooked, "the hook is where it belongs", 5)
             self._try(tried, self._probes)
             tried["bulk"] += self._barrage.rate(0) - bulk
             tried["flood"] += self._flooded() - before

@@ -255,6 +255,12 @@ class Scene:
         guarded = all("unreachable default" in routes for routes in last)
         return bool(table) and not foreign and guarded and not self._stray_rules(True)
 
+    def hooked(self) -> bool:
+        """Whether the WAN device has the egress hook, as far as there is one."""
+        table = ["nft", "list", "table", "netdev", "portcullis"]
+        found = self.world.router.run(table, check=False)
+        return bool(found.returncode) or at.WAN_DEVICE in found.stdout
+
     def descriptors(self) -> int:
         assert self.appliance.daemon
         return len(os.listdir(f"/proc/{self.appliance.daemon.pid}/fd"))

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from .disruptions import COMMANDS, DISRUPTIONS, Disruption
+from .disruptions import COMMANDS, DISRUPTIONS, FILTER, GUARD, Disruption
 from .flood import Flood
 from .isolation import isolate
 from .scene import FRIENDLY, STARTS, Scene, Stage, enter, leave
@@ -87,11 +87,10 @@ def _play(scene: Scene, sequence: Sequence, figures: Figures) -> None:
         with scene.outside() as outside:
             struck = ""
             for step in sequence.steps:
-                if step.what.takes and struck not in ("", step.what.takes):
-                    if not _repaired(scene):
-                        continue
-                    struck = ""
-                struck = step.what.takes or struck
+                takes = step.what.takes if step.what.takes in (FILTER, GUARD) else ""
+                if takes and struck not in ("", takes) and not _repaired(scene):
+                    continue
+                struck = takes or struck
                 step.what.strike(scene)
                 time.sleep(step.milliseconds / 1000)  # the pause is what is tried
                 if not step.lasts:
