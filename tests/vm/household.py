@@ -72,6 +72,7 @@ class Boot:
 
     def between(self, first: str, last: str) -> list[Frame]:
         """The frames from the begin of one phase to the begin of another."""
+        assert {first, last} <= self.phases.keys(), f"it went no further:\n{self.output}"
         begin, end = self.phases[first], self.phases[last]
         return [frame for frame in self.frames if begin <= frame.time < end]
 

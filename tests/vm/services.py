@@ -25,6 +25,7 @@ _PATIENCE = 120.0
 class Services:
     def __init__(self) -> None:
         self._bus = Bus(HOME)
+        self._bus.patience = _PATIENCE
         for config in Path("/etc/config").iterdir():
             shutil.copy(config, self._bus.config_dir)
         self._bus.start()

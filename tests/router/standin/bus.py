@@ -23,7 +23,6 @@ MODULE_DIR = Path(__file__).resolve().parent
 """What goes on PYTHONPATH so that `import ubus` finds the stand-in."""
 PLUGINS = MODULE_DIR.parents[2] / "files/usr/share/rpcd/ucode"
 """Ours, which a real rpcd runs as it does on a router."""
-_PATIENCE = 20.0
 _LOGIN = """
 config login
 	option username 'root'
@@ -61,7 +60,10 @@ class Bus:
 
     `ubus.sock`, `config/` (/etc/config), `tmp-uci/` (/tmp/.uci), `run-rpcd/` (/var/run/rpcd),
     `acl.d/` (ubusd's), `rpcd-acl.d/` (rpcd's), `interfaces.json`, `board.json` if there is one.
+    A program has to be up within `patience` seconds.
     """
+
+    patience = 20.0
 
     def __init__(
         self,
@@ -202,13 +204,13 @@ class Bus:
         return subprocess.Popen([*self._prefix, *command], stdin=subprocess.DEVNULL)
 
     def _await(self, process: subprocess.Popen[bytes], ready: Any) -> None:
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + self.patience
         while not ready():
             if process.poll() is not None:
                 raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
             if time.monotonic() > end:
                 _end(process)
-                raise TimeoutError(f"{process.args!r} did not come up in {_PATIENCE:.0f} s")
+                raise TimeoutError(f"{process.args!r} did not come up in {self.patience:.0f} s")
             time.sleep(0.002)
 
     def _answers(self) -> bool:
