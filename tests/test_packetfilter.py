@@ -22,6 +22,7 @@ from portcullis.nft import Nftables, NftError
 from portcullis.packetfilter import (
     FilterError,
     PacketFilter,
+    fixed,
     listed_chains,
     listed_elements,
     template_chains,
@@ -447,6 +448,13 @@ def test_a_rule_without_a_comment_is_listed_all_the_same(
     namespace.nft(f"insert rule {TABLE} refuse accept")
     listed = listed_chains(nft.list_table("inet", "portcullis") or [])
     assert listed["refuse"].comments[0] == ""
+
+
+def test_what_a_set_has_learnt_is_no_change_of_the_rules() -> None:
+    """Nor is its size, which nft 1.1.7 tells along with it."""
+    empty = {"set": {"name": "blocked_by_device", "type": "ether_addr", "handle": 7}}
+    learnt = {"set": {**empty["set"], "count": 1, "elem": ["02:00:5e:00:53:10"]}}
+    assert fixed([learnt]) == fixed([empty])
 
 
 def test_an_element_with_options_is_none_of_ours() -> None:

@@ -108,7 +108,8 @@ def fixed(listing: Listing) -> list[object]:
     for entry in listing:
         for kind in ("table", "chain", "rule", "set", "map"):
             if kind in entry:
-                ignored = ("handle", "elem", "flags") if kind == "table" else ("handle", "elem")
+                # nft 1.1.7 counts the elements of a set that has any
+                ignored = {"handle", "elem", "count"} | ({"flags"} if kind == "table" else set())
                 kept.append((kind, {k: v for k, v in entry[kind].items() if k not in ignored}))
     return kept
 
