@@ -11,7 +11,7 @@ SHELL_SCRIPTS := tests/*.sh tests/vm/*.sh .ci/run files/usr/bin/portcullisctl fi
 	tests/router/standin/*.sh package/*.sh package/*/*.sh package/*/post* tests/images/*.sh
 
 MACHINE_TESTS := tests/test_boot_to_power_off.py
-VM_TESTS := tests/test_kernel_wireguard.py tests/test_lines.py
+VM_TESTS := tests/test_flow_tables.py tests/test_kernel_wireguard.py tests/test_lines.py tests/test_weather.py
 
 .PHONY: run test test-leaks test-mutations test-vm test-newer test-openwrt lint bench ipk package clean
 
