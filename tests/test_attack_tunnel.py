@@ -17,6 +17,7 @@ from router.leaktest import asleep
 from router.probe import run
 from router.probes import Udp
 
+IP_RECVERR = 11
 TUNNEL_ADDRESS = {4: at.CLIENT1.v4, 6: at.CLIENT1.v6}
 SERVER = {4: at.FRIENDLY.v4, 6: at.FRIENDLY.v6}
 
@@ -110,6 +111,39 @@ def test_the_provider_gets_into_no_flow_inside_the_house(
             world.router.nft("delete table inet portcullis\n")
             out_of_the_tunnel(world.vpn1, forged)
             assert _received(device) == b"forged", "no positive control"
+
+
+def test_errors_about_what_devices_sent_come_back(appliance: Appliance) -> None:
+    """And none about flows inside the house, which the provider has no part in."""
+    world = appliance.world
+    world.vpn1.reach_behind(at.LAN4)
+    join_networks(world)
+    connect(appliance)
+    with world.lana.socket() as probe, world.lana.socket() as device:
+        probe.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)  # the VPN server is the second hop
+        probe.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)
+        probe.settimeout(2)
+        probe.sendto(b"how far", (at.FRIENDLY.v4, 33434))
+        with pytest.raises(OSError, match="No route to host"):
+            probe.recv(100)
+        device.connect((at.GUEST.v4, 7))
+        device.send(b"hello")
+        assert _received(device).startswith(b"hello")
+        port = device.getsockname()[1]
+        quoted = craft.udp(at.LAN_A.v4, port, at.GUEST.v4, 7, b"quoted")
+        forged = craft.icmp(at.GUEST.v4, at.LAN_A.v4, 3, 1, b"\0" * 4 + quoted)
+
+        def comes_in() -> bool:
+            with Capture(world.lana, "eth0") as seen:
+                out_of_the_tunnel(world.vpn1, forged)
+                run([Udp(world.router, at.TUNNEL1.v4)], 1)
+                world.router.run(["ping", "-c1", "-W2", at.LAN_A.v4])
+            return bool(seen.having(b"quoted"))
+
+        assert not comes_in()
+        with asleep(appliance):
+            world.router.nft("delete table inet portcullis\n")
+            assert comes_in(), "no positive control"
 
 
 def test_the_provider_gets_into_no_flow_with_the_router(appliance: Appliance) -> None:

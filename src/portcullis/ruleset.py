@@ -119,8 +119,7 @@ _CHAINS = f"""
 
 	chain from_tunnel {{
 		tcp flags & (syn | rst) == syn tcp option maxseg size set rt mtu comment "fit the tunnel's MTU"
-		ct state established ct direction reply ct status snat accept comment "K6: replies to devices"
-		ct state related ct direction reply meta l4proto {{ icmp, ipv6-icmp }} accept comment "K6: errors about what they sent"
+		ct state established,related ct direction reply ct status snat accept comment "K6: replies to what devices sent into it"
 		counter name blocked_tunnel drop comment "K6: nothing else comes in"
 	}}
 
@@ -203,8 +202,7 @@ _CHAINS = f"""
 	}}
 
 	chain input_tunnel {{
-		ct state established ct direction reply accept comment "K6: replies to the router"
-		ct state related ct direction reply meta l4proto {{ icmp, ipv6-icmp }} accept comment "K6: errors about what it sent"
+		ct state established,related ct direction reply accept comment "K6: replies to the router"
 		counter name blocked_tunnel drop comment "K6: nothing else comes in"
 	}}
 
