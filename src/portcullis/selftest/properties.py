@@ -214,10 +214,14 @@ class Properties:
         named: set[str] = set()
         for station in stations:
             for router in filter(None, (station.router4, station.router6)):
+                station.greet()
                 asked = self._greetings(station, router)
                 for packet in asked:
                     station.send(packet)
-                found = {_says(packet) for packet in station.received(_ANSWERS)} - {""}
+                found: set[str] = set()
+                for wait in (_ANSWERS, _LATE_ANSWERS):
+                    if not found:
+                        found = {_says(packet) for packet in station.received(wait)} - {""}
                 sent, seen, named = sent + len(asked), seen + len(found), named | found
                 if not found:
                     silent.append(f"{router} at {station.network}")
@@ -314,6 +318,8 @@ class Properties:
         if not self._stations:
             return Finding(NOT_TESTABLE, self._no_station)
         batch = self._batch()
+        for station in self._stations:
+            station.greet()
         fill(batch)
         batch.look()
         if not (batch.through_tunnel or batch.outside()):
@@ -324,7 +330,7 @@ class Properties:
         return self._finish(batch)
 
 
-_ANSWERS, _ADDRESS_WITHIN = 0.4, 1.5
+_ANSWERS, _LATE_ANSWERS, _ADDRESS_WITHIN = 0.4, 2.0, 1.5
 _SERVICES = {22: "SSH", 80: "web"}
 
 

@@ -49,8 +49,14 @@ class Station:
         self.address6 = _beside(self.router6) if self.router6 else _NOBODY6
         for address in (self.address4, self.address6):
             undo.callback(forget_neighbour, network, address)
+        self.greet()
+
+    def greet(self) -> None:
+        """Tell the router where we are, as a device's questions do. To be repeated: it asks
+        whether we are still there, and nobody answers."""
+        mine, router = socket.inet_aton(self.address4), socket.inet_aton(self.router4)
+        self._cable.send(made.arp_request(self._mac, mine, router))
         if self.router6:
-            # The answer tells the router where we are, as every device's first question does.
             self._cable.send(made.solicit(self._mac, self.address6, self.router6))
 
     def own(self, target: str) -> str:
