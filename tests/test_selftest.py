@@ -72,7 +72,7 @@ def test_it_passes_on_a_connected_router_and_leaves_nothing(appliance: Appliance
     found = appliance.call("selftest_result")
     outcome = results(found)
     assert list(outcome) == list(PROPERTIES)
-    # K9 says what this router has no layer against: frames written to the device itself.
+    # K9 is left out: where the kernel has no egress hook it tells of raw frames.
     assert all(outcome[name] == "pass" for name in outcome if name != "K9"), explained(found)
     tried = {e["property"]: e["sent"] for e in found["properties"]}
     assert tried["K1"] >= 20
@@ -168,10 +168,9 @@ def _without_both(appliance: Appliance) -> None:
     _without_guard(appliance)
 
 
-def _without_hook(appliance: Appliance) -> None:
-    """The question says that there is one."""
-    hook = ["nft", "delete", "table", "netdev", "portcullis"]
-    appliance.world.router.run(hook, check=False)
+def _without_hook(_appliance: Appliance) -> None:
+    """It is taken away for each of these, as it would hide what is broken behind it (`_told`);
+    here the question says that there is one."""
 
 
 def _hole_for_devices(appliance: Appliance) -> None:
@@ -269,6 +268,8 @@ def _told(
     whole = rules(appliance)
     os.kill(appliance.daemon.pid, signal.SIGSTOP)
     try:
+        hook = ["nft", "delete", "table", "netdev", "portcullis"]
+        appliance.world.router.run(hook, check=False)  # not every kernel has it
         broken(appliance)
         done = appliance.world.router.run(
             [sys.executable, "-m", "portcullis.selftest"],

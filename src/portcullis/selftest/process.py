@@ -53,7 +53,7 @@ def question(core: Core) -> dict[str, Any]:
         "endpoints": policy.endpoints,
         "resolving": bool(policy.resolvers),
         "differences": core.block.standing(policy),
-        "egress": False,
+        "egress": core.block.layers["egress_hook"] == "in force",
     }
 
 

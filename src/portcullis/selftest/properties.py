@@ -125,8 +125,8 @@ class Properties:
         return Finding(PASS, f"packet filter and routing guard were read back: {state}")
 
     def _k9(self) -> Finding:
-        """The routing guard by asking for ways, the filter where the guard does not reach, and
-        the egress hook where the filter does not."""
+        """The routing guard by asking for ways, the filter where the guard does not reach (a hook
+        would hide that it is gone, K5 would not), and the egress hook where the filter does not."""
         if not self._upstream:
             return Finding(NOT_TESTABLE, "there is no way to the internet at the moment")
         strangers = self._strangers()
