@@ -7,6 +7,7 @@ import pytest
 from router import addresses as at
 from router.appliance import Appliance
 from router.capture import Capture
+from router.flood import Flood
 from router.judge import Allowed, Endpoint, judge
 from router.namespace import Namespace
 from router.servers import IDENTITIES, Service
@@ -131,3 +132,43 @@ def test_an_endpoint_name_that_leads_into_the_house_is_refused(appliance: Applia
     appliance.until_state("connection_failed", patience=40)
     assert "protected network lan" in appliance.status()["reason"]
     assert not appliance.status()["endpoints"]
+
+
+def test_a_server_that_moves_is_found_again(appliance: Appliance) -> None:
+    """Its old address is dead, and its name has another by now."""
+    world = appliance.world
+    name, moved = world.vpn1.hostname, "198.51.100.111"
+    here, there = (
+        Service(
+            "dns",
+            "udp",
+            world.inet.name,
+            address,
+            53,
+            "named",
+            {n: {"1": at_} for n in ("*", name)},
+        )
+        for address, at_ in (("198.51.100.66", at.VPN1.v4), ("2001:db8:64::66", moved))
+    )
+    world.servers.serve([here, there])
+    appliance.call("set", name="bootstrap_dns", value="198.51.100.66")
+    appliance.add_profile("named", world.vpn1.profile(name))
+    appliance.connect("named")
+    assert appliance.status()["endpoints"] == [f"{at.VPN1.v4} udp {at.WIREGUARD_PORT}"]
+    appliance.call("set", name="bootstrap_dns", value="2001:db8:64::66")
+    allowed = Allowed.of(
+        *(Endpoint(a) for a in (*at.VPN1.addresses, moved)),
+        resolvers=["2001:db8:64::66"],
+        names=[name],
+    )
+    with Capture(world.isp, world.access) as wan, Flood(world.lana, [at.FRIENDLY.v4], rate=100):
+        world.vpn1.netns.ip(
+            f"addr del {at.VPN1.v4}/24 dev eth0\naddr add {moved}/24 dev eth0\n"
+            f"route replace default via {at.CORE4}\n"
+        )
+        appliance.until_state("reconnecting", patience=40)
+        appliance.until_state("connected", patience=40)
+    assert appliance.status()["endpoints"] == [f"{moved} udp {at.WIREGUARD_PORT}"]
+    assert moved in (appliance.home / "endpoints").read_text()
+    verdict = judge(wan.frames, allowed)
+    assert verdict.clean, str(verdict)
