@@ -7,15 +7,19 @@ For kernels that have it, as the virtual machine's (`make test-vm`).
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import contextmanager
 from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 import pytest
 from router import addresses as at
 from router.appliance import Appliance
+from router.isolation import OWN_CLOCK
 from router.judge import Allowed, Endpoint
 from router.measurement import measure
 from router.probe import opened, run
@@ -264,3 +268,44 @@ def test_disconnecting_removes_the_device(connected: Appliance) -> None:
     assert ask(connected, "disconnect")["ok"]
     connected.until(lambda: device(connected) is None, "no pc0", PATIENCE)
     assert status(connected)["state"] == "not_connected"
+
+
+DAYS = 2 * 86400.0
+
+
+@contextmanager
+def set_back(seconds: float) -> Iterator[None]:
+    """The guest's clock, and afterwards as if nothing had been. The server has the same clock,
+    and remembers the handshakes of before."""
+    wall, began = time.time(), time.monotonic()
+    time.clock_settime(time.CLOCK_REALTIME, wall - seconds)
+    try:
+        yield
+    finally:
+        time.clock_settime(time.CLOCK_REALTIME, wall + time.monotonic() - began)
+
+
+@pytest.mark.skipif(OWN_CLOCK not in os.environ, reason="this machine's clock is not ours to set")
+def test_a_router_that_boots_in_the_past_connects_again(router: Appliance) -> None:
+    connect(router, "vpn1")
+    remembered, kept = router.home / "clock", router.home / "kept"
+    newest = remembered.stat().st_mtime
+    router.kill()
+    (router.run_dir / "clock").unlink()  # as the power was cut
+    remembered.rename(kept)
+    with set_back(DAYS):
+        start(router)
+        # The control: with no time remembered the server refuses, and would for two days.
+        router.until(
+            lambda: status(router)["state"] == "connection_failed", "locked out", 2 * PATIENCE
+        )
+        assert "no answer from" in status(router)["reason"]
+        router.kill()
+        kept.rename(remembered)
+        start(router)
+        await_connection(router)
+        assert time.time() > newest
+        assert "the clock may be late" in router.log.read_text()
+        assert answered(router)
+    # Told by a clock that was wrong when it began, and is right by now.
+    assert abs(status(router)["since"] - time.time()) < 2 * PATIENCE

@@ -12,6 +12,8 @@ import shlex
 import signal
 import sys
 
+from router.isolation import OWN_CLOCK
+
 from .image import TOP, Missing
 from .machine import run
 
@@ -27,7 +29,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     environment |= {"HOME": "/root", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    environment |= {"PYTHONPATH": f"{TOP}/src:{TOP}/tests"}
+    environment |= {"PYTHONPATH": f"{TOP}/src:{TOP}/tests", OWN_CLOCK: "1"}
     script = [f"cd {shlex.quote(str(TOP))} || exit"]
     script += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
     if arguments and arguments[0] == "--exec":
