@@ -117,4 +117,5 @@ def test_a_block_that_is_not_wanted_takes_nothing(router: Appliance) -> None:
     Sabotage(router, TABLE)
     assert any(fault.startswith("packet filter: ") for fault in router.status()["faults"])
     assert up(router)
+    renumber(router)  # it was down until the settings had been read
     assert measure(router.world, lan_probes(router.world)[:2]).answered

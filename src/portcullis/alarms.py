@@ -19,7 +19,7 @@ log = logging.getLogger("portcullis")
 
 KEPT = 20
 _MOST = 8  # different things, and different processes, that one alarm names
-_PAUSE = 1.0
+_SETTLE, _PAUSE = 0.02, 1.0
 
 
 class Alarm(NamedTuple):
@@ -38,7 +38,7 @@ class Alarms:
     def __init__(self, loop: Loop, tell: Callable[[Alarm], None]) -> None:
         self._loop, self._tell = loop, tell
         self._suspects: dict[str, None] = {}
-        self._waiting: list[tuple[tuple[str, ...], str]] = []
+        self._waiting: list[tuple[str, ...]] = []
         self._pause: Timer | None = None
         self.recent: deque[Alarm] = deque(maxlen=KEPT)
         self.restored = 0
@@ -49,15 +49,16 @@ class Alarms:
             self._suspects[who] = None
 
     def acquit(self) -> None:
-        """All has been looked at."""
-        self._suspects.clear()
+        """All has been looked at, and nothing was found."""
+        if not self._waiting:
+            self._suspects.clear()
 
     def restored_what(self, what: tuple[str, ...]) -> None:
         """This had been changed, and is as it should be again."""
         self.restored += 1
-        self._waiting.append((what, ", ".join(self._suspects)))
-        if self._pause is None:  # once the other layers have been looked at as well
-            self._pause = self._loop.after(0, self._raise)
+        self._waiting.append(what)
+        if self._pause is None:  # the other layers, and the kernel's word on who it was, come yet
+            self._pause = self._loop.after(_SETTLE, self._raise)
 
     def close(self) -> None:
         """Tell what has not been told yet."""
@@ -69,13 +70,13 @@ class Alarms:
         self._pause = None
         if not self._waiting:
             return
-        what = tuple(dict.fromkeys(one for found, _ in self._waiting for one in found))
-        by = dict.fromkeys(name for _, names in self._waiting for name in names.split(", ") if name)
-        alarm = Alarm(time.time(), what[:_MOST], ", ".join(list(by)[:_MOST]), len(self._waiting))
+        what = tuple(dict.fromkeys(one for found in self._waiting for one in found))
+        alarm = Alarm(time.time(), what[:_MOST], ", ".join(self._suspects), len(self._waiting))
         self._waiting.clear()
+        self._suspects.clear()
         self.recent.appendleft(alarm)
         self._pause = self._loop.after(_PAUSE, self._raise)
-        log.warning("put back what was changed%s: %s", _circumstances(alarm), ", ".join(what))
+        log.warning("put back what was changed%s: %s", _circumstances(alarm), ", ".join(alarm.what))
         self._tell(alarm)
 
 

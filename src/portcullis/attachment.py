@@ -31,11 +31,12 @@ class Netdev(NamedTuple):
 
 class Outside(NamedTuple):
     """What is known of the ways out: layer-3 devices that lead upstream, devices that PPPoE runs
-    over, and all devices there are."""
+    over, all devices there are, and those that may be the house's while nobody has told yet."""
 
     upstream: tuple[str, ...] = ()
     pppoe: tuple[str, ...] = ()
     netdevs: tuple[Netdev, ...] = ()
+    doubtful: tuple[str, ...] = ()
 
 
 class Attachment(NamedTuple):

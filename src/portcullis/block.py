@@ -30,7 +30,7 @@ from portcullis.ruleset import INET
 log = logging.getLogger("portcullis")
 
 FILTER, GUARD, HOOK = "packet filter", "routing guard", "egress hook"
-_TRIES = 5  # of arming: who deletes the table between a change and its reading back is no fault
+_TRIES = 20  # of arming: who deletes the table between a change and its reading back is no fault
 
 
 class Applied(NamedTuple):
@@ -76,7 +76,7 @@ class Block:
                 self._filter.close()
                 self._filter = None
             if not policy.released:
-                self._close_off(outside.upstream, house)
+                self._close_off(outside.upstream, (*house, *outside.doubtful))
         else:
             flipped = self._cut_flows(policy)
         self._look_at_offload()

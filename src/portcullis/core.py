@@ -67,6 +67,7 @@ class Core:
         self._look: Timer | None = None
         self._look_not_before = 0.0
         self._started = self._block_failed = False
+        self._told = False  # by netifd and fw4, which networks there are
         self._unsaved: dict[str, Timer] = {}
         self.driver = driver
         self.clock = Clock(paths.clock, paths.clock_now)
@@ -312,6 +313,7 @@ class Core:
             self.faults.note("networks", f"not read, the last known ones hold: {error}")
             self._read_again(_SAVE_AFTER)
             return
+        self._told = True
         notes = found.notes
         if not (found.networks or notes):
             notes = ("no network is protected: no zone is known to forward to the internet",)
@@ -435,7 +437,8 @@ class Core:
         if not self._started:
             return True
         present = uplink.still_there(self.uplink.netdevs)
-        outside = Outside(self.upstream, self.surroundings.pppoe, present)
+        doubtful = () if self._told else self.uplink.private
+        outside = Outside(self.upstream, self.surroundings.pppoe, present, doubtful)
         policy = self.policy()
         self.selftest.policy_changed(active=not policy.released)
         applied = self.block.apply(policy, outside)

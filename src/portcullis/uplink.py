@@ -17,12 +17,14 @@ class Uplink(NamedTuple):
     """`families`: 4 and 6 where a default route leaves by a device with a carrier that is not
     in `protected`; `gateways`: devices of all default routes; `addresses`: the router's own;
     `house`: networks with private addresses that no default route leaves by, which are answered
-    where nothing else is known of the house (K14); `netdevs`: all devices."""
+    where nothing else is known of the house (K14); `private`: devices with private addresses, those
+    of default routes too; `netdevs`: all devices."""
 
     families: frozenset[int] = frozenset()
     gateways: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     house: tuple[Network, ...] = ()
+    private: tuple[str, ...] = ()
     netdevs: tuple[Netdev, ...] = ()
 
 
@@ -47,16 +49,15 @@ def read(protected: tuple[str, ...]) -> Uplink:
                 found.setdefault(name, []).append(f"{address}/{message['prefixlen']}")
     found.pop(TUNNEL, None)
     addresses = [text.partition("/")[0] for texts in found.values() for text in texts]
-    house = []
-    for name in found.keys() - gateways - {"lo", ""}:
-        prefixes = [p for p in found[name] if is_private(p)]
-        if prefixes and is_device(name):
-            house.append(Network(name, name, tuple(sorted(prefixes))))
+    found = {name: list(filter(is_private, texts)) for name, texts in found.items()}
+    private = sorted(n for n, prefixes in found.items() if prefixes and is_device(n) and n != "lo")
+    house = [Network(n, n, tuple(sorted(found[n]))) for n in private if n not in gateways]
     return Uplink(
         frozenset(families),
         tuple(sorted(gateways)),
         tuple(addresses),
         tuple(house),
+        tuple(private),
         tuple(_netdev(link) for link in links.values()),
     )
 

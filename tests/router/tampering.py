@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ NETLINK_NETFILTER, NETLINK_ROUTE = 12, 0
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _NFTABLES, _RULES4, _ROUTES4 = 7, 8, 7
 _RTM_NEWROUTE, _RTM_NEWRULE = 24, 32
-_PATIENCE = 5.0
+_PATIENCE, _QUIET = 5.0, 0.1
 
 _NFT_DEEDS = (
     "delete table inet portcullis",
@@ -102,11 +103,14 @@ def _after_ip(deed: Callable[[], object], kind: int) -> float:
 def _time(
     deed: Callable[[], object], protocol: int, group: int, repaired: Callable[[bytes], bool]
 ) -> float:
-    time.sleep(0.1)  # what the last repair set off has to end, or this one waits for it
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as watched:
-        watched.settimeout(_PATIENCE)
         watched.bind((0, 0))
         watched.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
+        watched.settimeout(_QUIET)  # what the last repair set off has to end first
+        with suppress(TimeoutError):
+            while True:
+                watched.recv(65536)
+        watched.settimeout(_PATIENCE)
         began = time.monotonic()
         process = deed()
         while not repaired(watched.recv(65536)):
