@@ -17,9 +17,13 @@ def sections(appliance: Appliance, config: str) -> dict[str, Any]:
 
 
 def delete(appliance: Appliance, config: str, section: str) -> None:
+    commit_without(appliance, config, section)
+    appliance.call("reload")
+
+
+def commit_without(appliance: Appliance, config: str, section: str) -> None:
     appliance.bus.call("uci", "delete", {"config": config, "section": section})
     appliance.bus.call("uci", "commit", {"config": config})
-    appliance.call("reload")
 
 
 @pytest.mark.parametrize(
@@ -43,9 +47,10 @@ def test_a_deleted_section_is_put_back(appliance: Appliance, config: str, sectio
 
 
 def test_what_somebody_else_has_staged_is_never_committed(appliance: Appliance) -> None:
-    delete(appliance, "firewall", "portcullis")
+    commit_without(appliance, "firewall", "portcullis")
     staged = {"config": "firewall", "section": "lan", "values": {"input": "DROP"}}
     appliance.bus.call("uci", "set", staged)
+    appliance.call("reload")
     appliance.until(
         lambda: any("somebody else" in fault for fault in appliance.status()["faults"]),
         "it is told",

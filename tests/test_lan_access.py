@@ -219,11 +219,15 @@ def test_devices_are_listed_with_what_is_known_of_them(appliance: Appliance) -> 
 
 
 def test_a_restart_does_not_forget_since_when_a_device_is_known(appliance: Appliance) -> None:
+    def known() -> dict[str, Any]:
+        found = {d["mac"]: d for d in appliance.call("devices")["devices"]}
+        return dict(found.get(at.LAN_A_MAC, {}))
+
     def seen() -> dict[str, Any]:
         forget_neighbours(appliance.world.lana)
         assert answers(stations(appliance.world)["lana"])
-        found = {d["mac"]: d for d in appliance.call("devices")["devices"]}
-        return dict(found[at.LAN_A_MAC])
+        appliance.until(known, "it is known")
+        return known()
 
     first = seen()["first_seen"]
     appliance.until(lambda: time.time() > first + 2, "two seconds later")

@@ -40,7 +40,7 @@ class Installed(RootFilesystem):
         self.program("tmp/postrm", (PACKAGE / "postrm").read_text())
         self.script("cd /etc/uci-defaults && (. ./50-portcullis)")
         home = self.path("etc/portcullis")
-        (home / "profiles").mkdir(parents=True)
+        (home / "profiles").mkdir(parents=True, exist_ok=True)
         for name in STATE:
             (home / name).write_text("connected\n")
         self.path("tmp/run/portcullis").mkdir()
