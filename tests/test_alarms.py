@@ -219,7 +219,8 @@ def test_what_we_change_ourselves_is_no_alarm(appliance: Appliance) -> None:
 
 
 def test_an_attacker_who_deletes_the_table_in_a_loop(appliance: Appliance) -> None:
-    """Each repair is done at once, nothing leaves, the core answers, and the log stays short."""
+    """Each repair is done at once, nothing leaves, the core answers, and the log stays short. At
+    the worst it costs the line for a while (K5), which netifd brings back."""
     world = appliance.world
     appliance.connect()
     loop = "while :; do nft delete table inet portcullis; done 2> /dev/null"
@@ -238,7 +239,12 @@ def test_an_attacker_who_deletes_the_table_in_a_loop(appliance: Appliance) -> No
     seconds = appliance.status()["alarms"][0]["time"] - appliance.status()["alarms"][-1]["time"]
     lines = appliance.log.read_text().count("put back what was changed")
     assert lines <= seconds + 3
-    assert appliance.state == "connected"
+    appliance.until(lambda: appliance.status()["kill_switch"]["verified"], "the block is verified")
+    world.router.ip(
+        "addr replace 2001:db8:ffff::2/64 dev eth1 nodad\n"
+        "route replace default via 203.0.113.1\nroute replace ::/0 via 2001:db8:ffff::1\n"
+    )
+    appliance.until_state("connected", patience=60)
 
 
 def test_repairs_take_milliseconds_and_nothing_leaves_meanwhile(appliance: Appliance) -> None:
