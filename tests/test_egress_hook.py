@@ -205,6 +205,7 @@ def test_frames_of_pppoe_pass_where_the_line_is_made_of_them(appliance: Applianc
     add_interface(appliance, interface="line", proto="pppoe", device=at.WAN_DEVICE)
     assert passes(appliance, pppoe(0x8863))
     assert passes(appliance, pppoe(0x8864))
+    assert passes(appliance, pppoe(0x8864), mark=MARK)  # the tunnel's own are inside
     assert not passes(appliance, udp(HOST, 7))
 
 

@@ -34,6 +34,12 @@ _SETS: Sets = {
 
 COUNTERS = {"blocked_frames": "frames to upstream devices that got past the other layers"}
 
+# Frames of devices upon this one; of what is inside they have the mark as well, or have it not.
+_UPON = """\
+		@ll,96,16 { 0x8863, 0x8864 } oifname @pppoe accept comment "K2: PPPoE, whose device has its own hook"
+		@ll,96,16 { 0x8100, 0x88a8 } oifname @trunks accept comment "K2: VLANs, whose devices have their own hook"
+"""
+
 # `ether type` would ask for the type of the device that a frame came in by, and here there is
 # none. The length bounds what an ARP frame can carry; an honest one is padded to 60 octets.
 _CHAINS = f"""
@@ -44,8 +50,7 @@ _CHAINS = f"""
 {UPKEEP}\
 		@ll,96,16 0x0806 arp htype 1 meta length <= 64 accept comment "K2: ARP"
 		@ll,96,16 0x888e accept comment "K2: EAPOL"
-		@ll,96,16 {{ 0x8863, 0x8864 }} oifname @pppoe accept comment "K2: PPPoE, whose device has its own hook"
-		@ll,96,16 {{ 0x8100, 0x88a8 }} oifname @trunks accept comment "K2: VLANs, whose devices have their own hook"
+{_UPON}\
 		counter name blocked_frames drop comment "the end: deny by default"
 	}}
 
@@ -53,6 +58,7 @@ _CHAINS = f"""
 {MARKED}\
 		ip frag-off & 0x1fff != 0 ip daddr . meta l4proto @fragments4 accept comment "K2: the rest of the tunnel's own packets"
 		frag frag-off != 0 ip6 daddr . meta l4proto @fragments6 accept comment "K2: the rest of the tunnel's own packets"
+{_UPON}\
 		counter name blocked_frames drop comment "K2: the mark alone opens nothing"
 	}}
 """
