@@ -136,7 +136,9 @@ def test_the_control_file_says_what_opkg_has_to_know(built: Path) -> None:
     depends = fields["Depends"].split(", ")
     assert {"libc", "python3", "python3-ubus", "python3-pyroute2", "python3-bottle"} < set(depends)
     assert {"wireguard-tools", "firewall4", "nftables-json", "rpcd"} < set(depends)
-    assert {"kmod-nft-bridge", "kmod-nf-conntrack-netlink", "kmod-tun"} < set(depends)
+    assert {"kmod-nft-bridge", "kmod-nft-netdev", "kmod-nf-conntrack-netlink", "kmod-tun"} < set(
+        depends
+    )
 
 
 def test_byte_code_wants_the_python_it_was_made_by(built: Path, tmp_path: Path) -> None:
