@@ -83,7 +83,7 @@ def test_a_process_that_breaks_proves_nothing(bench: Bench, script: str) -> None
 
 
 def test_a_process_that_hangs_is_ended(bench: Bench) -> None:
-    found = bench.run("sleep 1000", patience=0.1)
+    found = bench.run("exec sleep 1000", patience=0.1)
     assert details(found) == {"the self-test took too long and was ended"}
 
 
@@ -95,7 +95,7 @@ def test_a_process_that_cannot_be_had_is_told(bench: Bench) -> None:
 
 
 def test_what_was_asked_has_to_hold_to_the_end(bench: Bench) -> None:
-    found = bench.selftest("sleep 1000")
+    found = bench.selftest("exec sleep 1000")
     found.start(ASKED, "connected")
     found.policy_changed(active=True)
     assert found.running
@@ -105,7 +105,7 @@ def test_what_was_asked_has_to_hold_to_the_end(bench: Bench) -> None:
 
 
 def test_two_at_once_are_one(bench: Bench) -> None:
-    found = bench.selftest("sleep 1000")
+    found = bench.selftest("exec sleep 1000")
     found.start(ASKED, "connected")
     found.start(ASKED, "reconnecting")
     assert found.result()["state"] == "connected"
