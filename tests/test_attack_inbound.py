@@ -78,8 +78,12 @@ def test_strangers_get_no_answer(appliance: Appliance, state: str) -> None:
     world = appliance.world
     world.router.nft(PORTS)
     world.router.sysctl({"ipv4/icmp_ratelimit": 0, "ipv6/icmp/ratelimit": 0})
-    missing = STRANGERS.keys() - answered(world)[0]
-    assert not missing, f"no positive control: {missing}"
+    control: set[str] = set()
+    for _ in range(5):  # a first answer may wait for a neighbour to be found
+        control |= answered(world)[0]
+        if control == STRANGERS.keys():
+            break
+    assert control == STRANGERS.keys(), f"no positive control: {STRANGERS.keys() - control}"
     if state == "connected":
         appliance.connect()
     else:

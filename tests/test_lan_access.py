@@ -206,8 +206,13 @@ def listed(appliance: Appliance) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.pyroute2
 def test_devices_are_listed_with_what_is_known_of_them(appliance: Appliance) -> None:
-    for station in stations(appliance.world).values():
-        run([Udp(station.space, a) for a in station.gateway.addresses[:2]], 1, timeout=1)
+    def all_seen() -> bool:
+        for station in stations(appliance.world).values():
+            run([Udp(station.space, a) for a in station.gateway.addresses[:2]], 1, timeout=1)
+        found = listed(appliance).values()
+        return len(found) > 2 and all(d["ipv4"] and len(d["ipv6"]) > 1 for d in found)
+
+    appliance.until(all_seen, "each is known with its addresses")
     found = listed(appliance)
     assert set(found) == {at.LAN_A_MAC, at.LAN_B_MAC, at.GUEST_MAC}
     device = found[at.GUEST_MAC]
