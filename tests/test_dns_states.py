@@ -84,12 +84,16 @@ def test_lookups_in_every_state(appliance: Appliance, mode: str) -> None:
     assert not control.unanswered(), str(control)
     appliance.call("set", name="mode", value=mode)
     for state in walk(appliance):
-        for result in (ask(appliance, probes), ask_router(appliance)):
+        for again in (lambda: ask(appliance, probes), lambda: ask_router(appliance)):
+            result = again()
             if state == "not_connected" and mode == "standard":
                 assert not result.unseen()
                 continue
             assert result.verdict.clean, f"{state}: {result}"
             assert not result.on_wan, f"{state}: {result}"
+            if state == "connected" and result.unanswered():  # a busy machine loses datagrams
+                result = again()
+                assert result.verdict.clean, f"{state}: {result}"
             if state != "reconnecting":  # there they wait in the tunnel
                 assert_told_at_once(result)
             if state == "connected":

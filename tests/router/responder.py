@@ -22,6 +22,7 @@ from . import dns
 from .namespace import Namespace
 
 IPV6_FREEBIND, IP_FREEBIND = 78, 15
+_SO_RCVBUFFORCE = 33
 LARGEST = 65535
 TTL = 300  # long enough that a stale cache shows
 Handler = Callable[[], None]
@@ -84,6 +85,11 @@ class Responder:
 
     def _udp(self, service: dict[str, Any]) -> None:
         sock = self._open(service, socket.SOCK_DGRAM)
+        # By default it holds some 270 datagrams, and hundreds of questions come at once.
+        with contextlib.suppress(
+            PermissionError
+        ):  # in a user namespace; then the default has to do
+            sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 4 << 20)
         name = service["name"]
 
         def echo() -> None:
