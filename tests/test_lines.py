@@ -4,11 +4,8 @@ but the tunnel. PPPoE, 6in4 and DS-Lite, in the virtual machine (`make test-vm`)
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 
 import pytest
@@ -16,6 +13,7 @@ from router import addresses as at
 from router.appliance import Appliance
 from router.capture import Capture
 from router.judge import judge
+from router.leaktest import asleep
 from router.line import LINES, Line, Pppoe, SixInFour
 from router.measurement import flows, measure
 from router.namespace import Namespace
@@ -31,17 +29,6 @@ pytestmark = [
     ),
 ]
 PATIENCE = 60.0  # the virtual machine is slow
-
-
-@contextmanager
-def asleep(appliance: Appliance) -> Iterator[None]:
-    """Inside, the daemon repairs nothing."""
-    assert appliance.daemon
-    os.kill(appliance.daemon.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(appliance.daemon.pid, signal.SIGCONT)
 
 
 class Carried(Probe):
