@@ -14,6 +14,7 @@ from portcullis.block import Block
 from portcullis.faults import Faults
 from portcullis.packetfilter import FilterError
 from portcullis.policy import CLOSED
+from portcullis.watch import Change
 
 OUTSIDE = Outside(upstream=("eth1",))
 
@@ -29,6 +30,8 @@ class Raced:
         if self.left >= 0:
             raise FilterError("read back after a change: table missing")
         return ("table missing",)
+
+    def tell(self, _differences: object) -> None: ...
 
     def close(self) -> None: ...
 
@@ -52,6 +55,49 @@ def test_what_a_second_try_cures_is_no_failure(made: Any, times: int, armed: boo
     made._filter = Raced(times)
     assert made.apply(CLOSED, OUTSIDE).armed == armed
     assert made.taken == ([] if armed else ["eth1"])
+
+
+@pytest.fixture
+def steps(made: Any) -> list[str]:
+    """The layers in the order in which they had their turn; the filter is raced three times."""
+    found: list[str] = []
+
+    class Filter(Raced):
+        def reconcile(self, policy: object) -> tuple[str, ...]:
+            found.append("filter")
+            return super().reconcile(policy)
+
+    made._filter = Filter(3)
+    made._guard.reconcile = lambda _policy: found.append("guard") or ()
+    made._hook.reconcile = lambda _policy, _attachment: found.append("hook") or ()
+    return found
+
+
+def test_the_other_layers_do_not_wait_for_a_filter_that_is_refused(
+    made: Any, steps: list[str]
+) -> None:
+    assert made.apply(CLOSED, OUTSIDE) == (True, True, True)
+    assert steps == ["filter", "hook", "guard", "filter", "filter", "filter"]
+
+
+@pytest.mark.parametrize(
+    ("change", "order"),
+    [
+        (Change(), "filter hook guard"),
+        (Change(routing=True), "guard hook filter"),
+        (Change(hook=("table missing",)), "hook guard filter"),
+        (Change(block=("table missing",)), "filter hook guard"),
+        (Change(block=("table missing",), routing=True), "filter guard hook"),
+    ],
+)
+def test_what_others_have_changed_is_put_right_first(
+    made: Any, steps: list[str], change: Change, order: str
+) -> None:
+    """K10: to look at a layer that nobody has touched takes as long as to close another."""
+    made._filter.left = 0
+    made.changed_by_others(change)
+    made.apply(CLOSED, OUTSIDE)
+    assert " ".join(steps) == order
 
 
 def test_a_last_resort_that_was_not_to_be_had_is_forgotten_with_its_cause(made: Any) -> None:

@@ -164,6 +164,16 @@ def test_the_tunnel_and_the_loopback_never_have_one() -> None:
     assert found.names == ("eth1",)
 
 
+def test_a_device_that_is_renamed_keeps_its_hook_until_it_is_the_houses() -> None:
+    """netifd knows no `wan9`; whoever sends frames into it needs nobody's knowledge."""
+    renamed, port = Netdev("wan9", 2), Netdev("lan2", 2, master=3)
+    outside, former = Outside(("eth1",)), [("eth1", 2)]
+    found = attach(outside._replace(netdevs=(LO, renamed, LAN)), ("br-lan",), former)
+    assert found.devices == (("wan9", 2),)
+    assert not attach(outside._replace(netdevs=(LO, port, LAN)), ("br-lan",), former).devices
+    assert not attach(outside._replace(netdevs=(LO, LAN)), ("br-lan",), former).devices
+
+
 def test_an_access_points_only_device_has_none() -> None:
     """K14: the house is on it."""
     found = on("br-lan", netdevs=(LO, LAN, PORT))

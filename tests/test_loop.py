@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from portcullis.loop import Loop
+from portcullis.loop import Loop, Pace
 
 LATE = 5.0  # a test that waits so long has failed
 
@@ -281,3 +281,28 @@ def test_stop_ends_the_loop_and_run_begins_again(loop: Loop, ears: Ears) -> None
         loop.after(0.0, loop.stop)
         loop.run()
     assert ears.heard == ["one", "two"]
+
+
+def test_what_happens_seldom_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace(burst=0.5)
+    for _ in range(20):
+        assert pace.wait() == 0
+        with pace:
+            now += 0.05
+        now += 0.05
+
+
+def test_what_happens_all_the_time_rests_half_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    pace = Pace(burst=0.5)
+    worked = 0.0
+    while now < 110:
+        now += pace.wait()
+        with pytest.raises(ValueError, match="broken"), pace:
+            now += 0.05
+            worked += 0.05
+            fail()
+    assert worked == pytest.approx(5.0 + 0.25, abs=0.1)

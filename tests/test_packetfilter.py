@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -189,6 +190,47 @@ def test_tampering_is_undone_and_told(
     namespace.nft(TAMPERING[deed])
     told = packets.reconcile(CONNECTED)
     assert (told != (), namespace.run(["nft", "-s", "list", "ruleset"]).stdout) == (True, before)
+
+
+def test_what_the_kernel_tells_of_is_put_right_without_a_look(
+    namespace: Namespace, packets: PacketFilter[Policy], nft: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K10: to look takes longer than to close; what was made is read back as ever."""
+    looked: list[str] = []
+    look = nft.list_table
+    monkeypatch.setattr(nft, "list_table", lambda *of: looked.append("look") or look(*of))
+    monkeypatch.setattr(nft, "run", lambda text: looked.append("change") or Spy.run(nft, text))
+    namespace.nft(f"add element {TABLE} gate {{ ipv4 : accept }}")
+    packets.tell(("elements of gate differ",))
+    assert packets.reconcile(CONNECTED) == ("elements of gate differ",)
+    assert looked == ["change", "look"]
+    namespace.nft(f"delete table {TABLE}")
+    packets.tell(("table missing",))
+    assert packets.reconcile(CONNECTED) == ("table missing",)
+    assert packets.standing(CONNECTED) == ()
+    assert packets.reconcile(CONNECTED) == ()
+
+
+@pytest.mark.parametrize("told", ["table missing", "rules differ", "elements of gate differ"])
+@pytest.mark.parametrize(
+    "deed",
+    [
+        f"delete table {TABLE}",
+        f"insert rule {TABLE} forward accept",
+        f"add element {TABLE} gate {{ ipv4 : accept }}",
+        "",
+    ],
+)
+def test_what_was_told_may_be_wrong(
+    namespace: Namespace, packets: PacketFilter[Policy], told: str, deed: str
+) -> None:
+    """Changed again since, or not at all: the first try or the next one finds it out."""
+    namespace.nft(deed)
+    packets.tell((told,))
+    with suppress(FilterError):
+        packets.reconcile(CONNECTED)
+    packets.reconcile(CONNECTED)
+    assert packets.standing(CONNECTED) == ()
 
 
 @pytest.mark.parametrize("deed", TAMPERING)

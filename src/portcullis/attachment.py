@@ -54,11 +54,17 @@ class Attachment(NamedTuple):
         return tuple(name for name, _ in self.devices)
 
 
-def attach(outside: Outside, house: Iterable[str]) -> Attachment:
-    """`house` are the layer-3 devices of networks that the router has to answer."""
+def attach(
+    outside: Outside, house: Iterable[str], former: Iterable[tuple[str, int]] = ()
+) -> Attachment:
+    """`house` are the layer-3 devices of networks that the router has to answer. What had a hook
+    (`former`) keeps it until it goes or is the house's, whatever it is called by now: a device that
+    is renamed has lost its place in netifd's tables, and leads outside all the same."""
+    kept = {index for _, index in former}
     present = {netdev.name: netdev for netdev in outside.netdevs}
     beneath = _beneath(house, present)
-    named = dict.fromkeys((*outside.upstream, *outside.pppoe))
+    before = (netdev.name for netdev in outside.netdevs if netdev.ifindex in kept)
+    named = dict.fromkeys((*outside.upstream, *outside.pppoe, *before))
     leading = [name for name in named if name in present and is_device(name)]
     hooked = {name: present[name].ifindex for name in leading if name not in (*_NEVER, *beneath)}
     lowers = {present[name].lower for name in hooked if present[name].kind == "vlan"}

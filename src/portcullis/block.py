@@ -12,10 +12,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from portcullis.attachment import Outside, attach
+from portcullis.attachment import Attachment, Outside, attach
 from portcullis.egresshook import EgressHook
 from portcullis.faults import Faults
 from portcullis.guard import RoutingGuard
@@ -26,6 +27,7 @@ from portcullis.offload import ADVICE, OFFLOAD, hardware_used
 from portcullis.packetfilter import FilterError, PacketFilter
 from portcullis.policy import Policy
 from portcullis.ruleset import INET
+from portcullis.watch import Change
 
 log = logging.getLogger("portcullis")
 
@@ -56,20 +58,41 @@ class Block:
         self._applied: dict[str, object] = {}
         self._flow_key: tuple[object, ...] | None = None
         self._released: bool | None = None
+        self._attachment = Attachment()
+        self._touched: frozenset[str] = frozenset()
         self.hardware_offload_wanted = False
+
+    def changed_by_others(self, change: Change) -> None:
+        """What the kernel says of it: `apply` puts that right before all else."""
+        if change.block and self._filter:
+            self._filter.tell(change.block)
+        self._hook.tell(change.hook)
+        touched = {FILTER: change.block, HOOK: change.hook, GUARD: change.routing}
+        self._touched |= {layer for layer, by_others in touched.items() if by_others}
 
     def apply(self, policy: Policy, outside: Outside) -> Applied:
         """Make all layers what `policy` says; what leads `outside` has the egress hook, and is
         taken down where there is no packet filter. Never raises: what went wrong stands in the
         faults."""
         house = (*policy.devices, *(network.device for network in policy.served))
-        attachment = attach(outside, house)
-        filtered = self._reconcile(FILTER, policy, lambda: self._arm(policy))
-        hook = self._hook
-        hooked = self._reconcile(
-            HOOK, (policy, attachment), lambda: hook.reconcile(policy, attachment)
-        )
-        guarded = self._reconcile(GUARD, policy, lambda: self._guard.reconcile(policy))
+        attachment = attach(outside, house, self._attachment.devices)
+        touched = self._touched | ({HOOK} if attachment != self._attachment else set())
+        self._touched, self._attachment = frozenset(), attachment
+        others: dict[str, tuple[object, Callable[[], tuple[str, ...]]]] = {
+            HOOK: ((policy, attachment), lambda: self._hook.reconcile(policy, attachment)),
+            GUARD: (policy, lambda: self._guard.reconcile(policy)),
+        }
+
+        @cache
+        def reconcile_others() -> bool:
+            order = sorted(others, key=lambda layer: layer not in touched)
+            done = [self._reconcile(layer, *others[layer]) for layer in order]
+            return all(done)
+
+        if touched and FILTER not in touched:
+            reconcile_others()
+        filtered = self._reconcile(FILTER, policy, lambda: self._arm(policy, reconcile_others))
+        whole = reconcile_others() and filtered
         flipped = False
         if not filtered:
             if self._filter:  # begin anew: the library's own socket may be what is broken
@@ -82,7 +105,7 @@ class Block:
         self._look_at_offload()
         if filtered or policy.released:
             self._give_back()
-        return Applied(filtered or policy.released, filtered and guarded and hooked, flipped)
+        return Applied(filtered or policy.released, whole, flipped)
 
     def stands(self) -> bool:
         """Whether a table stands, ours or an earlier process's."""
@@ -124,11 +147,13 @@ class Block:
             self._filter = PacketFilter(Nftables(), INET)
         return self._filter
 
-    def _arm(self, policy: Policy) -> tuple[str, ...]:
-        """Raises FilterError where it cannot be done however often it is tried."""
+    def _arm(self, policy: Policy, others: Callable[[], object]) -> tuple[str, ...]:
+        """Raises FilterError where it cannot be done however often it is tried; the `others` do
+        not wait for that."""
         for _ in range(_TRIES - 1):
             with suppress(FilterError):
                 return self._packet_filter().reconcile(policy)
+            others()
         return self._packet_filter().reconcile(policy)
 
     def _reconcile(
@@ -136,11 +161,13 @@ class Block:
     ) -> bool:
         """Whether a layer is in order, as `wanted`; what was so and is no more, somebody has
         changed behind our back. A route that was only waiting for its device is none of that."""
-        before = self._applied.pop(layer, None)
+        before = self._applied.get(layer)
         try:
             changed = reconcile()
         except Exception as error:  # whatever it is, the layer is not verified
             self._faults.note(layer, str(error) or repr(error))
+            if before != wanted:
+                self._applied.pop(layer, None)
             return False
         self._faults.note(layer, None)
         self._applied[layer] = wanted

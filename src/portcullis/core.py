@@ -29,7 +29,7 @@ from portcullis.history import History, Transition
 from portcullis.integration import Integration
 from portcullis.intent import Intent
 from portcullis.lan import LanAccess
-from portcullis.loop import Loop, Timer
+from portcullis.loop import Loop, Pace, Timer
 from portcullis.netlink import NetlinkError
 from portcullis.networks import Corrections, Surroundings
 from portcullis.paths import Paths
@@ -41,12 +41,14 @@ from portcullis.storage import write_durably
 from portcullis.traffic import SAMPLE, Traffic
 from portcullis.tunnel import Tunnel
 from portcullis.uplink import Uplink
+from portcullis.watch import NOTHING_SAID, Change
 
 log = logging.getLogger("portcullis")
 
 _REPAIR_AFTER = 1.0
 _SAVE_AFTER = 5.0
 _SETTLE = 0.02
+_BURST = 0.5  # seconds that may be looked around at a stretch, however much happens
 
 
 class Core:
@@ -65,7 +67,8 @@ class Core:
         self._reread: Timer | None = None
         self._recovery: Timer | None = None
         self._look: Timer | None = None
-        self._look_not_before = 0.0
+        self._pace = Pace(_BURST)
+        self._enforced: tuple[Policy, Outside] | None = None
         self._started = self._block_failed = False
         self._told = False  # by netifd and fw4, which networks there are
         self._unsaved: dict[str, Timer] = {}
@@ -348,21 +351,18 @@ class Core:
 
     # The kernel.
 
-    def kernel_changed(self, by: str = "") -> None:
-        """Rules, links, addresses or routes changed, `by` whom the kernel may tell: look once for
-        a burst of changes, and for half of the time at most."""
-        self.alarms.suspect(by)
+    def kernel_changed(self, change: Change = NOTHING_SAID) -> None:
+        """Rules, links, addresses or routes changed: look once for a burst of changes, and in the
+        long run for half of the time at most."""
+        self.alarms.suspect(change.by)
+        self.block.changed_by_others(change)
         if self._look is None:
-            self._look = self._loop.after(self._look_not_before - time.monotonic(), self._look_now)
+            self._look = self._loop.after(self._pace.wait(), self._look_now)
 
     def _look_now(self) -> None:
-        began = time.monotonic()
         self._look = None
-        try:
+        with self._pace:
             self._look_around()
-        finally:
-            now = time.monotonic()
-            self._look_not_before = now + (now - began)
 
     def _look_around(self) -> None:
         self.enforce()  # before all that takes longer: what is open is to be closed at once (K10)
@@ -372,7 +372,8 @@ class Core:
         if self.uplink.gateways != gateways:
             self._read_surroundings()
         self._hold_lines()
-        self.enforce()
+        if self._enforced != (self.policy(), self._outside()):
+            self.enforce()
         self.tunnel.check()
         self._integration.attach()
         told, self._families_told = self._families_told, self.uplink.families
@@ -436,16 +437,13 @@ class Core:
         """The policy into the kernel; whether the block, if active, is verified."""
         if not self._started:
             return True
-        present = uplink.still_there(self.uplink.netdevs)
-        doubtful = () if self._told else self.uplink.private
-        outside = Outside(self.upstream, self.surroundings.pppoe, present, doubtful)
-        policy = self.policy()
+        policy, outside = self._enforced = self.policy(), self._outside()
         self.selftest.policy_changed(active=not policy.released)
         applied = self.block.apply(policy, outside)
         flipped = applied.flipped
         # Devices among themselves come second, and not before it is known what the owner wants.
         if self._lan_known and self.lan.apply(self.settings.lan_access, self.networks):
-            policy = self.policy()
+            policy, outside = self._enforced = self.policy(), self._outside()
             applied = self.block.apply(policy, outside)
             flipped = flipped or applied.flipped
         if self.bus.up:  # before that the settings and networks are not known to be the owner's
@@ -455,6 +453,11 @@ class Core:
         if flipped:
             self._loop.after(0, self._drop_dns_cache)
         return applied.armed
+
+    def _outside(self) -> Outside:
+        present = uplink.still_there(self.uplink.netdevs)
+        doubtful = () if self._told else self.uplink.private
+        return Outside(self.upstream, self.surroundings.pppoe, present, doubtful)
 
     def _repair_now(self) -> None:
         self._repair = None

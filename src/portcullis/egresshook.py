@@ -28,6 +28,11 @@ class EgressHook:
         self._tried = float("-inf")
         self._refusal, self._found = "", False
 
+    def tell(self, differences: tuple[str, ...]) -> None:
+        """The kernel says that somebody has changed this (`packetfilter`)."""
+        if self._filter:
+            self._filter.tell(differences)
+
     def reconcile(self, policy: Policy, attachment: Attachment) -> tuple[str, ...]:
         """Make the hook what `policy` says, on the devices of `attachment`; what had to be
         changed. Raises FilterError or NftError. Where there is no such hook nothing is done."""

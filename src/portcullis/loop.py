@@ -28,6 +28,26 @@ class Timer:
         self.callback = None
 
 
+class Pace:
+    """How long work has to wait that is done again and again (`with` it): not at all as long as
+    `burst` seconds of it are not exceeded, then half of the time it rests."""
+
+    def __init__(self, burst: float) -> None:
+        self._burst = burst
+        self._began = self._rested = 0.0
+
+    def wait(self) -> float:
+        """Seconds from now until it may be done."""
+        return max(0.0, self._rested - self._burst - time.monotonic())
+
+    def __enter__(self) -> None:
+        self._began = time.monotonic()
+
+    def __exit__(self, *_exception: object) -> None:
+        took = time.monotonic() - self._began
+        self._rested = max(self._rested, self._began) + 2 * took
+
+
 class Loop:
     """Calls back when a descriptor is ready, a time has come or a signal was sent.
 

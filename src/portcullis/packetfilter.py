@@ -16,6 +16,20 @@ from portcullis.table import Elements, T, Table
 
 Listing = list[dict[str, Any]]
 
+MISSING, RULES = "table missing", "rules differ"
+
+
+def elements_of(name: str) -> str:
+    return f"elements of {name} differ"
+
+
+def later(former: tuple[str, ...], differences: tuple[str, ...]) -> tuple[str, ...]:
+    """What differs after both: with a table goes all that was changed in it before."""
+    found = (*former, *differences)
+    if MISSING in found:
+        found = found[len(found) - 1 - found[::-1].index(MISSING) :]
+    return tuple(dict.fromkeys(found))
+
 
 class FilterError(Exception):
     """The packet filter is not what the policy says, and could not be made so."""
@@ -130,6 +144,7 @@ class PacketFilter(Generic[T]):
     def __init__(self, nft: Nftables, table: Table[T]) -> None:
         self._nft, self._table = nft, table
         self._reference: list[object] | None = None
+        self._told: tuple[str, ...] = ()
         scratch = f"table {table.family} {table.name}_probe"
         self.flags = ""
         if nft.accepts(f"add {scratch} {{ flags owner, persist; }}\ndelete {scratch}\n"):
@@ -139,20 +154,26 @@ class PacketFilter(Generic[T]):
         """From the next reconcile on it is this table, of the same name."""
         self._table, self._reference = table, None
 
+    def tell(self, differences: tuple[str, ...]) -> None:
+        """The kernel says that somebody has changed this. The next `reconcile` puts it right
+        before it looks: to look takes longer than to close."""
+        self._told = later(self._told, differences)
+
     def reconcile(self, policy: T) -> tuple[str, ...]:
         """Make the table what `policy` says; what had to be changed, nothing if nothing.
 
         Raises FilterError where it could not be made so and read back.
         """
+        found, self._told = self._told, ()
         try:
-            listing = self._list()
-            found = self._differences(listing, policy)
+            if not found:
+                found = self._differences(self._list(), policy)
             if not found:
                 return ()
             if self._reference is not None and all(d.startswith("elements") for d in found):
                 self._nft.run(self._table.refill(self._table.elements(policy)))
             else:
-                self._load(policy, standing=listing is not None)
+                self._load(policy, standing=found != (MISSING,))
             left = self._differences(self._list(), policy)
         except NftError as error:
             raise FilterError(f"nft: {error}") from None
@@ -247,16 +268,14 @@ class PacketFilter(Generic[T]):
 
     def _differences(self, listing: Listing | None, policy: T) -> tuple[str, ...]:
         if listing is None:
-            return ("table missing",)
+            return (MISSING,)
         found = []
         if self._reference is None:
             found.append("table not ours yet")
         elif fixed(listing) != self._reference:
-            found.append("rules differ")
+            found.append(RULES)
         if table_flags(listing) != bool(self.flags):
             found.append("table flags differ")
         wanted, actual = self._table.elements(policy), listed_elements(listing)
-        found += [
-            f"elements of {name} differ" for name in wanted if wanted[name] != actual.get(name)
-        ]
+        found += [elements_of(name) for name in wanted if wanted[name] != actual.get(name)]
         return tuple(found)

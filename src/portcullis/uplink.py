@@ -63,10 +63,11 @@ def read(protected: tuple[str, ...]) -> Uplink:
 
 
 def still_there(netdevs: Iterable[Netdev]) -> tuple[Netdev, ...]:
-    """Those that have not gone since: a hook on what is gone is refused, and its missing is
-    nobody's tampering."""
-    present = set(if_nameindex())
-    return tuple(netdev for netdev in netdevs if (netdev.ifindex, netdev.name) in present)
+    """Those that have not gone since, by their present names: a hook on what is gone is refused,
+    and its missing is nobody's tampering."""
+    present = dict(if_nameindex())
+    there = (netdev for netdev in netdevs if netdev.ifindex in present)
+    return tuple(netdev._replace(name=present[netdev.ifindex]) for netdev in there)
 
 
 def _netdev(link: Any) -> Netdev:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The kernel's own word that something has changed: rules, routes, links, addresses.
 
-An event is a hint and no more: whoever is called reads the kernel and reconciles. Plain
-sockets, because pyroute2 0.9 loses wake-ups in a selector (platform.md).
+An event is a hint and no more: it says what to put right first, and whoever is called reads the
+kernel and reconciles. Plain sockets, because pyroute2 0.9 loses wake-ups in a selector
+(platform.md).
 """
 
 from __future__ import annotations
@@ -13,8 +14,11 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from portcullis.loop import Loop
+from portcullis.packetfilter import MISSING, RULES, elements_of, later
+from portcullis.ruleset import INET
 
 _NETFILTER, _ROUTE = 12, 0
 _NFTABLES_GROUP = 7
@@ -22,19 +26,36 @@ _ROUTE_GROUPS = (1, 5, 7, 8, 9, 11, 19)  # links; v4 and v6 addresses, routes, r
 _SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _SO_RCVBUFFORCE = 33
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
-_NEWGEN = 0x0A0F  # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_NEWGEN: the end of each transaction
+_NFTABLES = 0x0A00  # NFNL_SUBSYS_NFTABLES << 8
+_DELTABLE, _ELEMENTS, _NEWGEN = _NFTABLES | 2, (_NFTABLES | 12, _NFTABLES | 14), _NFTABLES | 15
+_STRUCTURE = tuple(_NFTABLES | kind for kind in (0, 3, 5, 6, 8, 9, 11))  # table, chain, rule, set
+_OF_TABLE, _OF_SET = 1, 2  # attributes of all of these
+_FAMILIES = {1: "inet", 5: "netdev"}
 _PROC_PID, _PROC_NAME = 2, 3
 _TOLD = range(16, 36)  # RTM_NEWLINK to RTM_GETRULE
+_ROUTING = (24, 25, 32, 33)  # routes and rules
 _MOST_PID = 1 << 22
+_MOST_SETS = 64
 
-Change = Callable[[str], None]
+
+class Change(NamedTuple):
+    """What others have changed. `by` is who made the last of it: `nft (pid 123)`, or nothing where
+    that is not known. `block` and `hook` are what differs now in our tables of the families inet
+    and netdev, in `packetfilter`'s words; `routing` whether rules or routes have changed."""
+
+    by: str = ""
+    block: tuple[str, ...] = ()
+    hook: tuple[str, ...] = ()
+    routing: bool = False
+
+
+NOTHING_SAID = Change()
 
 
 class Watch:
-    """Calls back, from the loop, after changes of the ruleset and of links and routes, with the
-    name of who made the last of them: `nft (pid 123)`, or nothing where that is not known."""
+    """Calls back, from the loop, after changes of the ruleset and of links and routes."""
 
-    def __init__(self, loop: Loop, on_change: Change) -> None:
+    def __init__(self, loop: Loop, on_change: Callable[[Change], None]) -> None:
         self._loop, self._on_change = loop, on_change
         self._sockets = [
             self._open(_NETFILTER, (_NFTABLES_GROUP,), _Transactions),
@@ -56,7 +77,8 @@ class Watch:
         watched.bind((0, 0))
         for group in groups:
             watched.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
-        self._loop.add(watched.fileno(), lambda: self._drain(watched, kind()))
+        seen = kind()
+        self._loop.add(watched.fileno(), lambda: self._drain(watched, seen))
         return watched
 
     def _drain(self, watched: socket.socket, seen: _Transactions | _Changes) -> None:
@@ -66,9 +88,10 @@ class Watch:
             except BlockingIOError:
                 break
             except OSError:  # ENOBUFS: events were lost, which is one more reason to look
-                seen.foreign = True
-        if seen.foreign:
-            self._on_change(seen.by)
+                seen.change = seen.change or NOTHING_SAID
+        change, seen.change = seen.change, None
+        if change is not None:
+            self._on_change(change)
 
 
 class _Transactions:
@@ -76,12 +99,41 @@ class _Transactions:
     anybody's, and to look after each of them would be twice the work."""
 
     def __init__(self) -> None:
-        self.foreign, self.by = False, ""
+        self.change: Change | None = None
+        self._touched: dict[str, tuple[str, ...]] = {}
 
     def read(self, data: bytes) -> None:
-        for pid, name in transactions(data):
-            if (pid, name) != _OURSELVES:
-                self.foreign, self.by = True, f"{_printable(name)} (pid {pid})"
+        for kind, _, body in _messages(data):
+            if kind == _NEWGEN:
+                self._end(*_maker(body))
+            elif kind in (_DELTABLE, *_ELEMENTS, *_STRUCTURE):
+                self._touch(kind, body)
+
+    def _touch(self, kind: int, body: bytes) -> None:
+        """Part of a transaction, which may end in another datagram."""
+        found = dict(_attributes(body[4:]))
+        if _text(found.get(_OF_TABLE)) != INET.name:
+            return
+        what = MISSING if kind == _DELTABLE else RULES
+        if kind in _ELEMENTS:
+            what = elements_of(_text(found.get(_OF_SET)))
+        if family := _FAMILIES.get(body[0]):
+            former = self._touched.get(family, ())
+            self._touched[family] = later(former, (what if len(former) < _MOST_SETS else RULES,))
+
+    def _end(self, pid: int, name: str) -> None:
+        """What we have changed ourselves we have also read since."""
+        former = self.change or NOTHING_SAID
+        touched, self._touched = self._touched, {}
+        if (pid, name) != _OURSELVES:
+            block = later(former.block, touched.get("inet", ()))
+            hook = later(former.hook, touched.get("netdev", ()))
+            self.change = Change(f"{_printable(name)} (pid {pid})", block, hook)
+        elif self.change:
+            self.change = former._replace(
+                block=() if "inet" in touched else former.block,
+                hook=() if "netdev" in touched else former.hook,
+            )
 
 
 class _Changes:
@@ -89,22 +141,33 @@ class _Changes:
     which is named after its process, unless that has several."""
 
     def __init__(self) -> None:
-        self.foreign, self.by = False, ""
+        self.change: Change | None = None
 
     def read(self, data: bytes) -> None:
-        self.foreign = True
+        change = self.change or NOTHING_SAID
         for kind, port, _ in _messages(data):
+            if kind in _ROUTING:
+                change = change._replace(routing=True)
             if kind in _TOLD and 0 < port < _MOST_PID and port != os.getpid():
-                self.by = _process(port)
+                change = change._replace(by=_process(port))
+        self.change = change
 
 
 def transactions(data: bytes) -> Iterator[tuple[int, str]]:
     """Process and name of who made each transaction that ends in a datagram of nftables' events."""
     for kind, _, body in _messages(data):
         if kind == _NEWGEN:
-            found = dict(_attributes(body[4:]))
-            pid = int.from_bytes(found.get(_PROC_PID, b"")[:4], "big")
-            yield pid, found.get(_PROC_NAME, b"").rstrip(b"\0").decode(errors="replace")
+            yield _maker(body)
+
+
+def _maker(body: bytes) -> tuple[int, str]:
+    found = dict(_attributes(body[4:]))
+    pid = int.from_bytes(found.get(_PROC_PID, b"")[:4], "big")
+    return pid, _text(found.get(_PROC_NAME))
+
+
+def _text(attribute: bytes | None) -> str:
+    return (attribute or b"").rstrip(b"\0").decode(errors="replace")
 
 
 def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:

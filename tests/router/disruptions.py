@@ -428,7 +428,7 @@ LINES = (
             f"-4 link set {RENAMED} up",
         ),
         _LINE,
-        takes=HOOK,  # it is bound to devices by name
+        takes=HOOK,  # Linux 6.16 and later bind it to names, and drop it with the name
     ),
     Disruption("WAN device removed", _unplug_wan, _LINE),
     Disruption("a phone is plugged in", _plug_in_phone, _LINE),

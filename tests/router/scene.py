@@ -147,7 +147,8 @@ class Scene:
     def put_right(self) -> None:
         """Whatever was done to the rest of the router is over. For the daemon that must do."""
         appliance = self.appliance
-        for part in (upkeep.bus, upkeep.wan, upkeep.lan, upkeep.rules, upkeep.firewall):
+        # Rules first: without that of the main table no gateway is found, and no route is taken.
+        for part in (upkeep.bus, upkeep.rules, upkeep.wan, upkeep.lan, upkeep.firewall):
             part(appliance)
         upkeep.provider(appliance)
         upkeep.processes(appliance)
