@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -127,6 +128,25 @@ def test_our_own_transactions_are_told_to_nobody(router: Namespace, hear: Hear) 
     (change,) = hear()
     assert change.block == ()
     nft.close()
+
+
+IN_A_CONTAINER = f"""
+from portcullis.loop import Loop
+from portcullis.nft import Nftables
+from portcullis.watch import Watch
+heard, loop, nft = [], Loop(print), Nftables()
+Watch(loop, heard.append)
+nft.run("{SCRATCH}")
+loop.after(0, loop.stop)
+loop.run()
+print(heard)
+"""
+
+
+def test_our_own_transactions_are_known_in_a_container_as_well(router: Namespace) -> None:
+    """The kernel tells the process id that the machine has for us, not the container."""
+    command = ["unshare", "--pid", "--fork", sys.executable, "-c", IN_A_CONTAINER]
+    assert router.run(command).stdout == "[]\n"
 
 
 def test_what_we_have_put_right_since_is_told_as_nothing(router: Namespace, hear: Hear) -> None:

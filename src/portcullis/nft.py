@@ -11,12 +11,21 @@ import ctypes
 import fcntl
 import json
 import os
+import socket
 from contextlib import suppress
 from typing import Any
 
 _JSON = 1 << 4
 _NUMERIC_PROTOCOLS = 1 << 7
 _LIBRARY = "libnftables.so.1"
+
+_ports: set[int] = set()
+
+
+def ours(port: int) -> bool:
+    """Whether it is the netlink port of one of this process's contexts. What was changed through
+    it stands in the kernel's events; the process id there is another in a container."""
+    return port in _ports
 
 
 class NftError(Exception):
@@ -48,8 +57,11 @@ class Nftables:
         if not self._context:
             raise NftError("libnftables gave no context: out of memory")
         # A child that inherits the socket would keep an owned table locked after our death.
-        for descriptor, _ in _descriptors() - before:
+        opened = _descriptors() - before
+        for descriptor, _ in opened:
             fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+        self._sockets = [descriptor for descriptor, what in opened if what.startswith("socket:")]
+        self._own: set[int] = set()
         self._lib.nft_ctx_buffer_output(self._context)
         self._lib.nft_ctx_buffer_error(self._context)
 
@@ -95,10 +107,14 @@ class Nftables:
         if self._context:
             self._lib.nft_ctx_free(self._context)
             self._context = None
+            _ports.difference_update(self._own)
 
     def _run(self, commands: str, flags: int) -> str:
         self._lib.nft_ctx_output_set_flags(self._context, flags)
         code = self._lib.nft_run_cmd_from_buffer(self._context, commands.encode())
+        if not self._own:  # the kernel gives the port with the first message
+            self._own = {port for fd in self._sockets if (port := _port(fd))}
+            _ports.update(self._own)
         # Both buffers are emptied by reading, so both are read every time.
         output = self._lib.nft_ctx_get_output_buffer(self._context) or b""
         error = self._lib.nft_ctx_get_error_buffer(self._context) or b""
@@ -106,6 +122,11 @@ class Nftables:
             lines = error.decode(errors="replace").strip().splitlines()
             raise NftError(lines[0] if lines else f"nft failed with code {code}")
         return bytes(output).decode(errors="replace")
+
+
+def _port(descriptor: int) -> int:
+    with socket.socket(fileno=os.dup(descriptor)) as found:
+        return int(found.getsockname()[0]) if found.family == socket.AF_NETLINK else 0
 
 
 def _descriptors() -> set[tuple[int, str]]:

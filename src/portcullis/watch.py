@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from portcullis.loop import Loop
+from portcullis.nft import ours
 from portcullis.packetfilter import MISSING, RULES, elements_of, later
 from portcullis.ruleset import INET
 
@@ -103,9 +104,9 @@ class _Transactions:
         self._touched: dict[str, tuple[str, ...]] = {}
 
     def read(self, data: bytes) -> None:
-        for kind, _, body in _messages(data):
+        for kind, port, body in _messages(data):
             if kind == _NEWGEN:
-                self._end(*_maker(body))
+                self._end(port, *_maker(body))
             elif kind in (_DELTABLE, *_ELEMENTS, *_STRUCTURE):
                 self._touch(kind, body)
 
@@ -121,11 +122,11 @@ class _Transactions:
             former = self._touched.get(family, ())
             self._touched[family] = later(former, (what if len(former) < _MOST_SETS else RULES,))
 
-    def _end(self, pid: int, name: str) -> None:
+    def _end(self, port: int, pid: int, name: str) -> None:
         """What we have changed ourselves we have also read since."""
         former = self.change or NOTHING_SAID
         touched, self._touched = self._touched, {}
-        if (pid, name) != _OURSELVES:
+        if not ours(port):
             block = later(former.block, touched.get("inet", ()))
             hook = later(former.hook, touched.get("netdev", ()))
             self.change = Change(f"{_printable(name)} (pid {pid})", block, hook)
@@ -206,6 +207,3 @@ def _name(pid: int) -> str:
 def _printable(name: str) -> str:
     """Whoever tampers chooses the name, and it goes into logs."""
     return "".join(letter if letter.isprintable() else "?" for letter in name)
-
-
-_OURSELVES = (os.getpid(), _name(os.getpid()))
