@@ -80,6 +80,12 @@ def test_what_differs_and_who_did_it(
     assert not change.hook and not change.routing
 
 
+def test_a_rules_own_set_is_a_rule(router: Namespace, hear: Hear) -> None:
+    router.nft(f"insert rule {TABLE} forward tcp dport {{ 80, 443 }} accept")
+    (change,) = hear()
+    assert change.block == ("rules differ",)
+
+
 def test_other_tables_differ_in_nothing_of_ours(router: Namespace, hear: Hear) -> None:
     router.nft(SCRATCH)
     (change,) = hear()

@@ -116,8 +116,9 @@ class _Transactions:
         if _text(found.get(_OF_TABLE)) != INET.name:
             return
         what = MISSING if kind == _DELTABLE else RULES
-        if kind in _ELEMENTS:
-            what = elements_of(_text(found.get(_OF_SET)))
+        name = _text(found.get(_OF_SET))
+        if kind in _ELEMENTS and not name.startswith("__"):  # a rule's own set, without a name
+            what = elements_of(name)
         if family := _FAMILIES.get(body[0]):
             former = self._touched.get(family, ())
             self._touched[family] = later(former, (what if len(former) < _MOST_SETS else RULES,))
