@@ -63,8 +63,8 @@ def attach(
     kept = {index for _, index in former}
     present = {netdev.name: netdev for netdev in outside.netdevs}
     beneath = _beneath(house, present)
-    before = (netdev.name for netdev in outside.netdevs if netdev.ifindex in kept)
-    named = dict.fromkeys((*outside.upstream, *outside.pppoe, *before))
+    before = {netdev.name for netdev in outside.netdevs if netdev.ifindex in kept}
+    named = dict.fromkeys((*outside.upstream, *outside.pppoe, *sorted(before - beneath)))
     leading = [name for name in named if name in present and is_device(name)]
     hooked = {name: present[name].ifindex for name in leading if name not in (*_NEVER, *beneath)}
     lowers = {present[name].lower for name in hooked if present[name].kind == "vlan"}
