@@ -30,9 +30,7 @@ def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    found = getattr(item, "funcargs", {}).get("appliance") or getattr(item, "funcargs", {}).get(
-        "idle"
-    )
-    if report.failed and found is not None and found.log.exists():
-        report.sections.append(("the daemon's log", found.log.read_text()[-6000:]))
+    for found in getattr(item, "funcargs", {}).values():
+        if report.failed and isinstance(found, Appliance) and found.log.exists():
+            report.sections.append(("the daemon's log", found.log.read_text()[-6000:]))
     return report

@@ -17,6 +17,8 @@ from router.capture import Capture
 from router.flood import Flood
 from router.judge import judge
 from router.leaktest import ALLOWED, has_egress_hook
+from router.ownership import has_owned_tables
+from router.sabotage import start_plain
 from router.standin.context import Call, Context
 from router.standin.wire import decode
 
@@ -129,6 +131,14 @@ def test_what_was_not_told_yet_is_told_at_the_end(
 # On the router
 
 
+@pytest.fixture
+def plain() -> Iterator[Appliance]:
+    """A router whose tables root may change: there is something to put back."""
+    with Appliance() as found:
+        start_plain(found)
+        yield found
+
+
 @contextmanager
 def heard(appliance: Appliance) -> Iterator[Callable[[], list[dict[str, Any]]]]:
     context = Context(str(appliance.bus.socket))
@@ -164,34 +174,59 @@ NFT = {
 
 
 @pytest.mark.parametrize("deed", NFT)
-def test_who_changes_our_rules_is_named(appliance: Appliance, deed: str) -> None:
+def test_who_changes_our_rules_is_named(plain: Appliance, deed: str) -> None:
     command, what = NFT[deed]
-    appliance.connect()
-    with heard(appliance) as alarms:
-        with appliance.world.router.popen(["nft", *command.split()]) as process:
+    plain.connect()
+    with heard(plain) as alarms:
+        with plain.world.router.popen(["nft", *command.split()]) as process:
             assert process.wait() == 0
-        appliance.until(alarms, "the alarm")
+        plain.until(alarms, "the alarm")
         alarm = alarms()[0]
     assert what in alarm["what"]
     assert alarm["by"] == f"nft (pid {process.pid})"
-    assert appliance.status()["alarms"][-1] == alarm
-    assert f"put back what was changed by {alarm['by']}" in appliance.log.read_text()
-    assert f"changed by {alarm['by']}" in appliance.ctl("status").stdout
+    assert plain.status()["alarms"][-1] == alarm
+    assert f"put back what was changed by {alarm['by']}" in plain.log.read_text()
+    assert f"changed by {alarm['by']}" in plain.ctl("status").stdout
 
 
-def test_the_egress_hook_is_watched_like_the_others(appliance: Appliance) -> None:
+def test_nobody_changes_what_the_daemon_owns(appliance: Appliance) -> None:
+    """Where nft and the kernel have such tables; then there is nothing to put back."""
+    if not has_owned_tables():
+        pytest.skip("no tables that are owned and persist: nft before 1.1, or Linux before 6.9")
+    router = appliance.world.router
+    deeds = [command for command, _ in NFT.values()]
+    families = ["inet"]
+    if has_egress_hook():
+        deeds.append("delete table netdev portcullis")
+        families.append("netdev")
+    appliance.connect()
+
+    def tables() -> list[str]:
+        lists = [["nft", "-s", "list", "table", family, "portcullis"] for family in families]
+        return [router.run(command).stdout for command in lists]
+
+    before = tables()
+    for deed in deeds:
+        done = router.run(["nft", *deed.split()], check=False)
+        refused = "" if deed == "flush ruleset" else "Operation not permitted"  # it skips ours
+        assert refused in done.stderr and bool(refused) == bool(done.returncode), deed
+    assert tables() == before
+    assert appliance.status()["restored"] == 0
+
+
+def test_the_egress_hook_is_watched_like_the_others(plain: Appliance) -> None:
     if not has_egress_hook():
         pytest.skip("this kernel has no egress hook")
-    appliance.connect()
+    plain.connect()
     for deed in ("delete table netdev portcullis", "insert rule netdev portcullis egress accept"):
-        before = appliance.status()["restored"]
-        appliance.world.router.nft(f"{deed}\n")
-        appliance.until(lambda b=before: appliance.status()["restored"] > b, "it is put back")
-    found = [what for alarm in appliance.status()["alarms"] for what in alarm["what"]]
-    appliance.until(
+        before = plain.status()["restored"]
+        plain.world.router.nft(f"{deed}\n")
+        plain.until(lambda b=before: plain.status()["restored"] > b, "it is put back")
+    found = [what for alarm in plain.status()["alarms"] for what in alarm["what"]]
+    plain.until(
         lambda: (
             {"egress hook: table missing", "egress hook: rules differ"}
-            <= {what for alarm in appliance.status()["alarms"] for what in alarm["what"]}
+            <= {what for alarm in plain.status()["alarms"] for what in alarm["what"]}
         ),
         f"both are told, not only {found}",
     )
@@ -218,11 +253,11 @@ def test_what_we_change_ourselves_is_no_alarm(appliance: Appliance) -> None:
     assert appliance.status()["restored"] == 0
 
 
-def test_an_attacker_who_deletes_the_table_in_a_loop(appliance: Appliance) -> None:
+def test_an_attacker_who_deletes_the_table_in_a_loop(plain: Appliance) -> None:
     """Each repair is done at once, nothing leaves, the core answers, and the log stays short. At
     the worst it costs the line for a while (K5), which netifd brings back."""
-    world = appliance.world
-    appliance.connect()
+    world = plain.world
+    plain.connect()
     loop = "while :; do nft delete table inet portcullis; done 2> /dev/null"
     with (
         Capture(world.isp, world.access) as wan,
@@ -230,27 +265,27 @@ def test_an_attacker_who_deletes_the_table_in_a_loop(appliance: Appliance) -> No
         world.router.popen(["sh", "-c", loop], start_new_session=True) as attacker,
     ):
         try:
-            appliance.until(lambda: appliance.status()["restored"] > 30, "thirty repairs", 60)
-            slowest = max(appliance.until(appliance.answers, "an answer") for _ in range(20))
+            plain.until(lambda: plain.status()["restored"] > 30, "thirty repairs", 60)
+            slowest = max(plain.until(plain.answers, "an answer") for _ in range(20))
         finally:
             os.killpg(attacker.pid, 9)
     assert slowest < 2
     assert judge(wan.frames, ALLOWED).clean, str(judge(wan.frames, ALLOWED))
-    seconds = appliance.status()["alarms"][0]["time"] - appliance.status()["alarms"][-1]["time"]
-    lines = appliance.log.read_text().count("put back what was changed")
+    seconds = plain.status()["alarms"][0]["time"] - plain.status()["alarms"][-1]["time"]
+    lines = plain.log.read_text().count("put back what was changed")
     assert lines <= seconds + 3
-    appliance.until(lambda: appliance.status()["kill_switch"]["verified"], "the block is verified")
+    plain.until(lambda: plain.status()["kill_switch"]["verified"], "the block is verified")
     world.router.ip(
         "addr replace 2001:db8:ffff::2/64 dev eth1 nodad\n"
         "route replace default via 203.0.113.1\nroute replace ::/0 via 2001:db8:ffff::1\n"
     )
-    appliance.until_state("connected", patience=60)
+    plain.until_state("connected", patience=60)
 
 
-def test_repairs_take_milliseconds_and_nothing_leaves_meanwhile(appliance: Appliance) -> None:
+def test_repairs_take_milliseconds_and_nothing_leaves_meanwhile(plain: Appliance) -> None:
     """`make bench` has the figures; here the machine may be busy."""
-    appliance.connect()
-    found = tampering.repairs(appliance, rounds=2)
+    plain.connect()
+    found = tampering.repairs(plain, rounds=2)
     assert found.leaked == 0
     assert found.sent > 100
     assert found.medians[0] < 500

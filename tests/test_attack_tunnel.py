@@ -85,7 +85,7 @@ def test_what_a_helper_expects_is_no_reply(appliance: Appliance) -> None:
 
     assert not expected()
     with asleep(appliance):
-        world.router.nft("delete table inet portcullis\n")
+        appliance.delete_table("inet portcullis")
         assert expected(), "no positive control"
 
 
@@ -108,7 +108,7 @@ def test_the_provider_gets_into_no_flow_inside_the_house(
         out_of_the_tunnel(world.vpn1, forged)
         assert not _received(device)
         with asleep(appliance):
-            world.router.nft("delete table inet portcullis\n")
+            appliance.delete_table("inet portcullis")
             out_of_the_tunnel(world.vpn1, forged)
             assert _received(device) == b"forged", "no positive control"
 
@@ -142,7 +142,7 @@ def test_errors_about_what_devices_sent_come_back(appliance: Appliance) -> None:
 
         assert not comes_in()
         with asleep(appliance):
-            world.router.nft("delete table inet portcullis\n")
+            appliance.delete_table("inet portcullis")
             assert comes_in(), "no positive control"
 
 
@@ -163,7 +163,7 @@ def test_the_provider_gets_into_no_flow_with_the_router(appliance: Appliance) ->
         out_of_the_tunnel(world.vpn1, forged)
         assert not _received(service)
         with asleep(appliance):
-            world.router.nft("delete table inet portcullis\n")
+            appliance.delete_table("inet portcullis")
             out_of_the_tunnel(world.vpn1, forged)
             assert _received(service) == b"forged", "no positive control"
 
@@ -194,7 +194,7 @@ def test_no_address_of_the_house_goes_into_the_tunnel(appliance: Appliance) -> N
         assert sound.answered
     assert not inside.having(b"stray")
     with asleep(appliance), Capture(world.vpn1.netns, "wg0") as inside:
-        world.router.nft("delete table inet portcullis\n")
+        appliance.delete_table("inet portcullis")
         onto(world, "lana", stray)
         inside.wait_for(b"stray")  # the positive control
 

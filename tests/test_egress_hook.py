@@ -347,7 +347,7 @@ def test_a_hook_that_fails_alone_is_a_fault_and_takes_no_line_down(idle: Applian
     sabotage = Sabotage(idle)
     idle.connect()
     sabotage.refuse("netdev portcullis")
-    idle.world.router.nft("delete table netdev portcullis\n")
+    idle.delete_table("netdev portcullis")
     idle.until(lambda: layer(idle) == "nft: Operation not supported", "the fault is told")
     assert any(fault.startswith("egress hook: ") for fault in idle.status()["faults"])
     assert "state UP" in idle.world.router.run(["ip", "link", "show", at.WAN_DEVICE]).stdout

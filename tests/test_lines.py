@@ -137,7 +137,7 @@ def test_each_layer_alone_stops_what_only_looks_like_the_line(connected: Line, l
                 for priority in priorities:
                     router.run(["ip", family, "rule", "del", "pref", f"{priority}"])
         else:
-            router.nft("delete table inet portcullis\n")
+            connected.appliance.delete_table("inet portcullis")
         probes = pretenders(connected)
         batch = measure(connected.world, probes, connected.allowed, count=5, timeout=2.0)
     assert batch.verdict.clean, str(batch.verdict)

@@ -18,6 +18,7 @@ from router.appliance import Appliance
 from router.capture import Capture
 from router.judge import judge
 from router.leaktest import ALLOWED
+from router.sabotage import start_plain
 
 from portcullis.selftest import BLOCKING, DEVICES, PROPERTIES, STATION_MAC
 
@@ -212,9 +213,9 @@ def _locked_out(appliance: Appliance) -> None:
 @pytest.fixture(scope="module")
 def asked() -> Iterator[tuple[Appliance, Result]]:
     """A connected router, and what its core asks the self-test; it is asked directly here, while
-    the core sleeps and repairs nothing."""
+    the core sleeps and repairs nothing. Its tables are plain ones, to be broken."""
     with Appliance() as found:
-        found.start()
+        start_plain(found)
         found.connect()
         question = {
             **{"active": True, "meaning": "", "differences": None, "egress": False},

@@ -21,6 +21,7 @@ from .isolation import isolate
 from .judge import judge
 from .leaktest import ALLOWED, has_egress_hook
 from .namespace import Namespace
+from .sabotage import start_plain
 
 _FRIENDLY = ["198.51.100.7", "2001:db8:64::7"]
 _ROUNDS, _BURST, _BURSTS = 15, 64, 500
@@ -40,6 +41,9 @@ def main() -> int:
         memory(appliance)
         idle(appliance)
         loss(appliance)
+    with Appliance() as appliance:
+        start_plain(appliance)
+        appliance.connect()
         repair(appliance)
     with Appliance() as appliance:
         appliance.start()
@@ -331,7 +335,7 @@ def loss(appliance: Appliance) -> None:
 
 def repair(appliance: Appliance) -> None:
     """From tampering to repair, under load: tables deleted, sets and rules changed, ip rules and
-    routes deleted."""
+    routes deleted. Tables that the daemon owns nobody could change."""
     found = tampering.repairs(appliance, rounds=10)
     lives_on, spawned = found.medians
     show("tampering undone, by a process that lives on", f"{lives_on:.1f} ms", "<= 5 ms")

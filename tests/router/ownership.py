@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Taking a table away that nobody but its owner may change: by the owner's own netlink socket.
+"""Tables that nobody but their owner may change, and taking one away: by the owner's own netlink
+socket.
 
 An attacker with these means is root with a debugger; to tests it shows what the other layers do
 without the table, also where the kernel would not let anybody else delete it."""
@@ -10,6 +11,8 @@ import ctypes
 import os
 import socket
 import struct
+import subprocess
+from functools import cache
 
 from .namespace import Namespace
 
@@ -19,6 +22,14 @@ _BATCH_BEGIN, _BATCH_END, _DELTABLE = 0x10, 0x11, 10 << 8 | 2  # of nfnetlink, o
 _REQUEST, _NFTABLES, _TABLE_NAME = 1, 10, 1
 _FAMILIES = {"inet": 1, "netdev": 5, "bridge": 7}
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@cache
+def has_owned_tables() -> bool:
+    """Whether kernel and nft of this machine have tables that are owned and persist; a daemon that
+    says otherwise is wrong."""
+    command = ["unshare", "-n", "nft", "add table inet probe { flags owner, persist; }"]
+    return not subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def delete_table(space: Namespace, owner: int, table: str) -> None:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Kernels that refuse: a daemon whose nft says no, from when a file is there until it is gone."""
+"""Kernels that refuse: a daemon whose nft says no, from when a file is there until it is gone, or
+that has no tables which only their owner may change."""
 
 from __future__ import annotations
 
@@ -22,21 +23,33 @@ def run(self, commands):
 
 nft.Nftables.run = run
 """
+_PLAIN = """
+import portcullis.nft as nft
+
+accepts = nft.Nftables.accepts
+
+def refuse_owners(self, commands):
+    return "flags owner" not in commands and accepts(self, commands)
+
+nft.Nftables.accepts = refuse_owners
+"""
+
+
+def start_plain(appliance: Appliance) -> None:
+    """Start the daemon as before nft 1.1 and Linux 6.9, wherever this is: anybody with the rights
+    may change its tables."""
+    _start(appliance, _PLAIN)
 
 
 class Sabotage:
     """Starts the daemon of `appliance`; `refuse` and `allow` take a table, `inet portcullis`."""
 
     def __init__(self, appliance: Appliance, *refused: str) -> None:
-        state = appliance.world.state
-        self._refused, code = state / "refused", state / "sabotage"
+        self._refused = appliance.world.state / "refused"
         self._refused.mkdir()
-        code.mkdir()
-        (code / "sitecustomize.py").write_text(_REFUSAL.format(folder=str(self._refused)))
         for table in refused:
             self.refuse(table)
-        paths = [str(code), appliance.environment()["PYTHONPATH"]]
-        appliance.start(environment={"PYTHONPATH": os.pathsep.join(paths)})
+        _start(appliance, _REFUSAL.format(folder=str(self._refused)))
 
     def refuse(self, table: str) -> None:
         self._file(table).touch()
@@ -46,3 +59,11 @@ class Sabotage:
 
     def _file(self, table: str) -> Path:
         return self._refused / table.replace(" ", "_")
+
+
+def _start(appliance: Appliance, code: str) -> None:
+    folder = appliance.world.state / "sabotage"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(code)
+    paths = [str(folder), appliance.environment()["PYTHONPATH"]]
+    appliance.start(environment={"PYTHONPATH": os.pathsep.join(paths)})

@@ -58,7 +58,7 @@ class Repairs(NamedTuple):
 
 
 def repairs(appliance: Appliance, rounds: int, rate: int = 300) -> Repairs:
-    """Tamper with a connected router under a flood."""
+    """Tamper with a connected router under a flood; its tables are plain ones."""
     world = appliance.world
     with (
         Capture(world.isp, world.access) as wan,
