@@ -59,7 +59,7 @@ def test_a_block_that_cannot_be_armed_takes_the_line_down_and_gives_it_back(
         router.connect()
         with Capture(world.isp, world.access) as wan:
             sabotage.refuse(TABLE)
-            world.router.nft(f"delete table {TABLE}\n")
+            router.delete_table(TABLE)
             router.until(lambda: not up(router), "the line is down", 5)
             found = router.status()
             assert found["state"] == "connection_failed"
