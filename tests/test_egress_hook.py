@@ -130,6 +130,14 @@ NOTHING_ELSE = {
         craft.ethernet(craft.ip(WAN, HOST, 17, b"pc-secret" * 4, offset=1480)),
         MARK,
     ),
+    "6in4 with the mark where there is no such line": (
+        craft.ethernet(craft.ip(WAN, HOST, 41, b"\x60pc-secret")),
+        MARK,
+    ),
+    "DS-Lite with the mark where there is no such line": (
+        craft.ethernet(craft.ip(at.ROUTER_WAN.v6, V6, 4, b"\x45pc-secret")),
+        MARK,
+    ),
     "something in DHCP's ports": (udp(HOST, 67, 68), 0),
     "something in DHCPv6's ports": (udp(V6, 547, 546), 0),
     "a neighbour solicitation from afar": (

@@ -123,7 +123,9 @@ def test_a_rogue_route_in_main_changes_nothing(appliance: Appliance) -> None:
 
 
 def test_the_mark_alone_opens_nothing(appliance: Appliance) -> None:
-    """A router process that carries the tunnel's mark: not the endpoint's port, nor others."""
+    """A router process that carries the tunnel's mark: not the endpoint's port, nor others. The
+    routing guard is no hindrance to it, so once more with the packet filter alone; frames written
+    to the device are the egress hook's alone (test_egress_hook.py)."""
     world, mark = appliance.world, 0x50430000
     probes: list[Probe] = [
         Udp(world.router, at.VPN1.v4, 7, mark=mark),
@@ -136,6 +138,10 @@ def test_the_mark_alone_opens_nothing(appliance: Appliance) -> None:
     assert not measure(world, probes).unseen(), "no positive control"
     appliance.connect()
     leaks(appliance, probes)
+    with asleep(appliance):
+        if has_egress_hook():
+            appliance.delete_table("netdev portcullis")
+        leaks(appliance, probes)
 
 
 @pytest.mark.parametrize("guarded", [True, False], ids=["both layers", "the filter alone"])
