@@ -28,9 +28,9 @@ test: .venv/ready
 test-leaks: .venv/ready
 	$(PYTHON) -m router.matrix $(if $(QUICK),--quick) $(if $(SEED),--seed $(SEED)) $(if $(SEQUENCES),--sequences $(SEQUENCES))
 
-# Each mechanism of K1 to K14 taken out once: which test notices. TESTS=K7 for some of them.
+# Each mechanism of K1 to K14 taken out once: which test notices. TESTS=K7 for some; JOBS at a time.
 test-mutations: .venv/ready
-	$(PYTHON) -m router.mutations $(TESTS)
+	$(PYTHON) -m router.mutations $(if $(JOBS),--jobs $(JOBS)) $(TESTS)
 
 # A virtual machine as the router, from power-on to power-off; and in it what this machine's kernel
 # may lack: kernel WireGuard, flow tables, PPPoE, 6in4, DS-Lite. Minutes.

@@ -190,7 +190,6 @@ def test_nothing_else_passes_and_it_is_counted(blocking: Appliance, name: str) -
 @pytest.mark.parametrize("kind", [0x0806, 0x888E, 0x8863, 0x0800, 0x0003])
 def test_what_the_sender_says_of_a_frame_opens_nothing(blocking: Appliance, kind: int) -> None:
     """The kernel believes the sender of a raw frame what it carries."""
-    kind = socket.htons(kind)
     assert not passes(blocking, udp(HOST, 7), kind=kind)
     assert not passes(blocking, udp(V6, 7), kind=kind)
 

@@ -117,5 +117,8 @@ def test_a_block_that_is_not_wanted_takes_nothing(router: Appliance) -> None:
     Sabotage(router, TABLE)
     assert any(fault.startswith("packet filter: ") for fault in router.status()["faults"])
     assert up(router)
-    renumber(router)  # it was down until the settings had been read
+    taken = router.log.read_text().count("eth1 taken down")  # until the settings had been read
+    assert router.call("reload")["ok"]
+    assert router.log.read_text().count("eth1 taken down") == taken
+    renumber(router)
     assert measure(router.world, lan_probes(router.world)[:2]).answered

@@ -35,6 +35,15 @@ def asleep(appliance: Appliance) -> Iterator[None]:
         os.kill(appliance.daemon.pid, signal.SIGCONT)
 
 
+def leave_the_filter_alone(appliance: Appliance) -> None:
+    """Take the routing guard and the egress hook away; while the daemon is asleep."""
+    if has_egress_hook():
+        appliance.delete_table("netdev portcullis")
+    for family, priorities in (("-4", (800, 830)), ("-6", (800, 810, 830, 831))):
+        for priority in priorities:
+            appliance.world.router.run(["ip", family, "rule", "del", "pref", f"{priority}"])
+
+
 def every_probe(appliance: Appliance) -> list[Probe]:
     """From LAN, guest and router. Frames written to the device itself are stopped by the egress
     hook alone, so that class is left out where the kernel has none (README, known issues)."""

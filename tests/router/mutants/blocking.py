@@ -234,7 +234,7 @@ BLOCKING = (
         "a failing egress hook takes the line down",
         _BLOCK,
         "        if not filtered:\n",
-        "        if not (filtered and hooked):\n",
+        "        if not whole:\n",
         (f"{_FRAMES}a_hook_that_fails_alone_is_a_fault_and_takes_no_line_down",),
     ),
     Mutant(

@@ -137,7 +137,7 @@ DECEPTION = (
     ),
     Mutant(
         "K13",
-        "no server answers, and the clock is left behind the last handshake",
+        "no server answers: the clock is left behind the last handshake",
         "src/portcullis/clock.py",
         "        if now <= known:\n            self._step(known + 1)",
         "        if now <= known:\n            pass",
@@ -145,7 +145,7 @@ DECEPTION = (
     ),
     Mutant(
         "K13",
-        "the time of the last handshakes before a power cut is not made up for",
+        "the time between last handshake and power cut is not made up for",
         "src/portcullis/clock.py",
         "            self._step(min(now + STEP, latest))",
         "            pass",
