@@ -205,7 +205,7 @@ LASTING = (
         "src/portcullis/watch.py",
         "self._open(_NETFILTER, (_NFTABLES_GROUP,), _Transactions)",
         "self._open(_NETFILTER, (), _Transactions)",
-        (f"{_TROUBLE}[rules inserted into our chains]", f"{_TROUBLE}[nft flush ruleset x5]"),
+        (f"{_TROUBLE}[nft flush ruleset x5]",),
     ),
     Mutant(
         "K10",
