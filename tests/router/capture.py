@@ -23,7 +23,7 @@ ETH_P_ALL = 0x0003
 SOL_PACKET, RX_RING, STATISTICS, VERSION, IGNORE_OUTGOING = 263, 5, 6, 10, 23
 TPACKET_V3 = 2
 STATUS_USER, STATUS_VLAN, STATUS_VLAN_TPID = 1, 0x10, 0x40
-BLOCK = 1 << 20
+BLOCK = 1 << 18  # small: one that is handed over half empty takes its whole room until it is read
 CLOCK_SKEW = 0.002  # seconds that two processors may put frames out of order
 RETIRE_MS = 8  # a block that is not full is handed over after this time
 
@@ -42,7 +42,8 @@ class Capture:
     """
 
     def __init__(self, netns: Namespace, device: str, *, megabytes: int = 32) -> None:
-        self._netns, self._device, self._blocks = netns, device, megabytes
+        self._netns, self._device = netns, device
+        self._blocks = (megabytes << 20) // BLOCK
         self._frames: list[Frame] = []
         self._news = threading.Condition()
         self._lost = 0

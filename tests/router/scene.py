@@ -108,7 +108,7 @@ class Scene:
     def outside(self) -> Iterator[Outside]:
         with (
             Capture(self.world.isp, self.world.access) as line,
-            Capture(self.world.isp, PHONE_DEVICE, megabytes=4) as phone,
+            Capture(self.world.isp, PHONE_DEVICE, megabytes=16) as phone,
         ):
             yield Outside(line, phone)
 
