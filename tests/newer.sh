@@ -55,6 +55,10 @@ unpack() {
 
 [ -e "$root/ready" ] || unpack
 
+# As the commit says; the other Debian has no git.
+commit=$(git -C "$top" rev-parse --short=7 HEAD 2> /dev/null || echo 1)
+: "${SEED:=$((0x$commit))}"
+
 # shellcheck disable=SC2016 # for the shell inside
 inside='
 mount --bind "$0" "$0"
@@ -65,12 +69,13 @@ mount --rbind /dev "$0/dev"
 mount -t tmpfs tmpfs "$0/run"
 mount -t tmpfs -o mode=1777 tmpfs "$0/tmp"
 root=$0
-shift
-exec chroot "$root" /usr/bin/env -i HOME=/root TERM="${TERM:-dumb}" ${CI:+CI="$CI"} \
+seed=$2
+shift 2
+exec chroot "$root" /usr/bin/env -i HOME=/root SEED="$seed" TERM="${TERM:-dumb}" ${CI:+CI="$CI"} \
 	PATH=/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/srv/portcullis/src:/srv/portcullis/tests \
 	PYTHONDONTWRITEBYTECODE=1 "$@"'
 run() {
-	unshare --mount --propagation private sh -ec "$inside" "$root" "$top" \
+	unshare --mount --propagation private sh -ec "$inside" "$root" "$top" "$SEED" \
 		sh -c 'cd /srv/portcullis && exec "$@"' sh "$@"
 }
 

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
-import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -54,7 +55,7 @@ class Forwarder:
         appliance.world.lanb.run(command)
 
     def stop(self) -> None:
-        subprocess.run(["kill", self._pidfile.read_text().strip()], check=True)
+        os.kill(int(self._pidfile.read_text()), signal.SIGTERM)
 
 
 @pytest.fixture

@@ -77,9 +77,14 @@ def withstand(scene: Scene, disruption: Disruption) -> None:
 
 def test_random_sequences_of_disruptions() -> None:
     """Others with each commit. A failure names its seed, and `make test-leaks` plays it again."""
-    top = Path(__file__).resolve().parents[1]
-    head = ["git", "-C", str(top), "rev-parse", "--short=7", "HEAD"]
-    commit = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
-    seed = int(os.environ.get("SEED") or int(commit or "1", 16))
+    seed = int(os.environ.get("SEED") or commit())
     figures = sequences.play(seed, PLAYED, until=float("inf"))
     assert figures.played >= PLAYED
+
+
+def commit() -> int:
+    """The commit's number, 1 in what is no clone."""
+    top = Path(__file__).resolve().parents[1]
+    head = ["git", "-C", str(top), "rev-parse", "--short=7", "HEAD"]
+    found = subprocess.run(head, capture_output=True, text=True, check=False).stdout.strip()
+    return int(found or "1", 16)
