@@ -210,6 +210,20 @@ def test_a_hung_ubusd_keeps_nobody_waiting(idle: Appliance) -> None:
     idle.until_state("connected")
 
 
+def test_a_ubusd_that_hangs_later_keeps_nobody_waiting_either(appliance: Appliance) -> None:
+    """The library waits for ever for one that hangs: an event, an alarm, a call."""
+    appliance.connect()
+    router, log = appliance.world.router, appliance.log
+    assert appliance.bus.broker_pid
+    with hung(appliance.bus.broker_pid):
+        router.ip("link del pc0\n")
+        appliance.until(lambda: "connected -> reconnecting" in log.read_text(), "it is noticed", 5)
+        router.run(["ip", "rule", "del", "pref", "830"])
+        rules = ["ip", "rule", "show", "pref", "830"]
+        appliance.until(lambda: router.run(rules).stdout.strip(), "the rule is put back", 5)
+        appliance.stop()  # which fails where SIGTERM does not do in five seconds
+
+
 def test_a_server_that_only_shakes_hands_is_not_connected_for_long(appliance: Appliance) -> None:
     """*Connected* means that data flows."""
     world = appliance.world

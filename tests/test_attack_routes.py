@@ -40,9 +40,11 @@ def in_the_tunnel(appliance: Appliance) -> Iterator[Callable[[], None]]:
         with opened(tunnelled_probes(appliance)) as devices:
 
             def check() -> None:
-                result = measure(appliance.world, devices, ALLOWED, timeout=3)
-                assert not result.leaks, f"leaked: {result}"
-                lost = [*result.unanswered(), *result.untunnelled()]
+                for _ in range(2):  # a busy machine loses a datagram, but not the same twice
+                    result = measure(appliance.world, devices, ALLOWED, timeout=3)
+                    assert not result.leaks, f"leaked: {result}"
+                    if not (lost := [*result.unanswered(), *result.untunnelled()]):
+                        break
                 assert not lost, "\n".join(map(str, lost))
                 leaks(appliance, probes, 1)
 

@@ -99,7 +99,8 @@ def test_lookups_in_every_state(appliance: Appliance, mode: str) -> None:
             if state == "connected":
                 assert not result.unanswered(), str(result)
                 assert not result.untunnelled(), str(result)
-        assert appliance.state == state
+        trying = ("connecting", "connection_failed")  # again and again
+        assert appliance.state in (trying if state in trying else (state,))
     _while_disconnecting(appliance, mode, probes)
 
 

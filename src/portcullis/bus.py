@@ -3,7 +3,9 @@
 
 python-ubus has one context per process, gives no descriptor and says nothing when ubusd dies
 (platform.md). So the descriptor is found by comparing /proc/self/fd, its hang-up is the sign of
-ubusd's end, and we connect again until it is back. The block does not care.
+ubusd's end, and we connect again until it is back. For a ubusd that hangs the library would wait
+for ever, whatever time-out it is given: so we knock before anything is asked. The block does not
+care.
 """
 
 from __future__ import annotations
@@ -53,7 +55,8 @@ class Bus:
         self._ubus: Any = None
         self._descriptor = -1
         self._timer: Timer | None = None
-        self._rest, self._resting_until = rest, 0.0
+        self._rest = rest
+        self._resting_until = self._hangs_until = 0.0
         self.problem = "not connected to ubus yet"
 
     @property
@@ -95,6 +98,8 @@ class Bus:
             raise BusError(self.problem)
         if time.monotonic() < self._resting_until:
             raise BusError("ubus did not answer a moment ago, and is not waited for again yet")
+        if not self._answers():
+            raise BusError("ubusd hangs")
         try:
             answers = self._ubus.call(name, method, arguments, _TIMEOUT_MS)
         except (OSError, RuntimeError, TypeError, SystemError) as error:
@@ -109,13 +114,24 @@ class Bus:
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         """Broadcast an event; nobody is told where there is no bus."""
-        if self._ubus is not None:
+        if self._ubus is not None and self._answers():
             try:
                 self._ubus.send(event, data)
             except (OSError, RuntimeError, TypeError):
                 return
             finally:
                 self._soon()
+
+    def _answers(self) -> bool:
+        """Whether ubusd does; one that does not is left alone for a while."""
+        if time.monotonic() < self._hangs_until:
+            return False
+        try:
+            _knock(self._path)
+        except OSError:
+            self._hangs_until = time.monotonic() + self._rest
+            return False
+        return True
 
     def close(self) -> None:
         if self._timer:
@@ -158,7 +174,7 @@ class Bus:
 
 
 def _knock(path: str) -> None:
-    """Make sure that ubusd greets: the library would wait for ever for one that hangs."""
+    """Make sure that ubusd greets. Raises OSError."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_GREETS_WITHIN)
         probe.connect(path)
