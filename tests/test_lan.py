@@ -250,6 +250,21 @@ def test_devices_are_looked_for_more_often_once_there_is_an_exception(house: Hou
     assert waits == [10.0]
 
 
+def test_exceptions_that_cannot_be_read_are_read_later(house: House) -> None:
+    house.lan.apply(False, (LAN,))
+    house.bus.sections["x"] = {".type": "device", "mac": A, "access": "denied"}
+    house.bus.silent = True
+    for _ in range(3):  # one wait, not three
+        house.lan.reload()
+    assert "exceptions" in house.faults
+    house.bus.silent = False
+    assert len([t for t in house.clock.timers if t.callback and t.seconds == 5.0]) == 1
+    house.clock.ring()
+    assert "exceptions" not in house.faults
+    assert house.lan.lan is not None
+    assert house.lan.lan.apart == (A,)
+
+
 def test_an_exception_that_cannot_be_saved_holds_and_is_saved_later(house: House) -> None:
     house.lan.apply(False, (LAN,))
     house.bus.silent = True

@@ -82,7 +82,8 @@ class House:
             for path in path.rglob("*")
             if path.is_file()
         )
-        devices = [device["access"] for device in self.appliance.call("devices")["devices"]]
+        known = self.appliance.call("devices")["devices"]  # one may be seen for the first time
+        devices = [(d["mac"], d["access"]) for d in known if d["access"] != "default"]
         return {k: status[k] for k in kept}, self.appliance.call("get"), files, devices
 
 

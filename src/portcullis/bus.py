@@ -98,8 +98,8 @@ class Bus:
             raise BusError(self.problem)
         if time.monotonic() < self._resting_until:
             raise BusError("ubus did not answer a moment ago, and is not waited for again yet")
-        if not self._answers():
-            raise BusError("ubusd hangs")
+        if problem := self._silent():
+            raise BusError(problem)
         try:
             answers = self._ubus.call(name, method, arguments, _TIMEOUT_MS)
         except (OSError, RuntimeError, TypeError, SystemError) as error:
@@ -114,7 +114,7 @@ class Bus:
 
     def send(self, event: str, data: dict[str, Any]) -> None:
         """Broadcast an event; nobody is told where there is no bus."""
-        if self._ubus is not None and self._answers():
+        if self._ubus is not None and not self._silent():
             try:
                 self._ubus.send(event, data)
             except (OSError, RuntimeError, TypeError):
@@ -122,16 +122,18 @@ class Bus:
             finally:
                 self._soon()
 
-    def _answers(self) -> bool:
-        """Whether ubusd does; one that does not is left alone for a while."""
+    def _silent(self) -> str:
+        """Why ubusd would not answer, or nothing; one that hangs is left alone for a while."""
         if time.monotonic() < self._hangs_until:
-            return False
+            return "ubusd hangs"
         try:
             _knock(self._path)
-        except OSError:
+        except TimeoutError:
             self._hangs_until = time.monotonic() + self._rest
-            return False
-        return True
+            return "ubusd hangs"
+        except OSError as error:
+            return f"ubusd cannot be reached: {error}"
+        return ""
 
     def close(self) -> None:
         if self._timer:

@@ -47,6 +47,7 @@ _FRESH = 1.0
 _SAVE_AFTER = 5.0
 _KEEP_EVERY = 300.0
 _REST = 5.0
+_READ_AGAIN = 5.0
 
 
 class LanAccess:
@@ -79,6 +80,7 @@ class LanAccess:
             self._world.inventory.recall(self._times.read_text(), time.monotonic())
         self._looked, self._took = float("-inf"), 0.0
         self._timer: Timer | None = None
+        self._reread: Timer | None = None
         self._due = 0.0
         self._applied: Lan | None = None
         self._rests_until, self._refusal = 0.0, ""
@@ -87,11 +89,15 @@ class LanAccess:
     # What the core does.
 
     def reload(self) -> None:
-        """Read the exceptions again."""
+        """Read the exceptions again, and once more later where they cannot be read."""
+        if self._reread:
+            self._reread.cancel()
+            self._reread = None
         try:
             found, problems = exemptions.read(self._bus)
         except BusError as error:
             self._faults.note("exceptions", f"not read, the last known ones hold: {error}")
+            self._reread = self._loop.after(_READ_AGAIN, self.reload)
             return
         self._faults.note("exceptions", "; ".join(problems) or None)
         kept = {mac: self._exemptions[mac] for mac in self._unsaved if mac in self._exemptions}
