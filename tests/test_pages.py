@@ -352,7 +352,7 @@ def test_who_is_asked_for_the_vpn_server_is_changed_and_put_back(
         field.fill(typed)
         page.get_by_role("button", name="Save: Who finds").click()
         expect(field).to_have_value(" ".join(kept))
-        assert running.call("get")["bootstrap_dns"] == kept
+        running.until(lambda k=kept: running.call("get")["bootstrap_dns"] == k, "it is saved")
 
 
 def test_a_misjudged_network_is_put_right(page: Any, running: Appliance) -> None:

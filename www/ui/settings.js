@@ -85,7 +85,9 @@ function addresses(option, label, hint, placeholder) {
 		event.preventDefault();
 		problem.hidden = true;
 		try {
-			update(await set(option, input.value));
+			const typed = input.value, answer = await set(option, typed);
+			if (input.value === typed) // nobody has typed on meanwhile
+				update(answer);
 		} catch (error) {
 			problem.hidden = error.status === 401;
 			say(problem, error.message);
