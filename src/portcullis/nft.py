@@ -125,8 +125,10 @@ class Nftables:
 
 
 def _port(descriptor: int) -> int:
-    with socket.socket(fileno=os.dup(descriptor)) as found:
+    """0 where it has none yet, or there is no descriptor left to ask with."""
+    with suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as found:
         return int(found.getsockname()[0]) if found.family == socket.AF_NETLINK else 0
+    return 0
 
 
 def _descriptors() -> set[tuple[int, str]]:
