@@ -41,35 +41,13 @@ def apply(mutant: Mutant, top: Path) -> str:
 
 def failed(top: Path, tests: Sequence[str]) -> list[str]:
     """The first of the tests that fails in a checkout, by name; all of them where they hang."""
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        "src/pyproject.toml",
-        "--rootdir",
-        ".",
-    ]
-    command += [
-        "-q",
-        "-x",
-        "-rfE",
-        "--no-header",
-        "--tb=no",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-    ]
+    command = [sys.executable, "-m", "pytest", "-c", "src/pyproject.toml", "--rootdir", "."]
+    command += ["-q", "-x", "-rfE", "--no-header", "--tb=no", "-p", "no:cacheprovider", *tests]
     places = os.pathsep.join(str(top / name) for name in ("src", "tests"))
     environment = {**os.environ, "PYTHONPATH": places, "PYTHONDONTWRITEBYTECODE": "1"}
     try:
         done = subprocess.run(
-            command,
-            cwd=top,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=LIMIT,
+            command, cwd=top, env=environment, capture_output=True, text=True, timeout=LIMIT
         )
     except subprocess.TimeoutExpired:
         return list(tests)
