@@ -16,7 +16,7 @@ from portcullis import egress
 from . import addresses as at
 from .appliance import Appliance
 from .judge import Allowed, Endpoint
-from .measurement import BatchResult, lan_probes, measure, router_probes
+from .measurement import BatchResult, flows, lan_probes, measure, router_probes
 from .probe import Probe, opened
 from .probes import PacketSocket
 
@@ -78,3 +78,20 @@ def leaks(appliance: Appliance, probes: Sequence[Probe], count: int = 3) -> Batc
     assert not result.leaks, f"leaked: {result}"
     assert result.sent >= len(probes)
     return result
+
+
+def devices_flows(appliance: Appliance) -> list[Probe]:
+    """All that devices send, on new and on held flows."""
+    world = appliance.world
+    return [*flows(world.lana), *flows(world.guest, at.HOSTILE)]
+
+
+def served(appliance: Appliance, probes: Sequence[Probe]) -> None:
+    """Nothing leaks, and every attempt is answered through the tunnel. `opened` there, large ones
+    have met its MTU."""
+    for _ in range(2):  # a busy machine loses a datagram, but not the same twice
+        result = measure(appliance.world, probes, ALLOWED, timeout=3)
+        assert not result.leaks, f"leaked: {result}"
+        if not (lost := [*result.unanswered(), *result.untunnelled()]):
+            return
+    raise AssertionError("not served in the tunnel:\n" + "\n".join(map(str, lost)))
