@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Generator, Iterator
 
 import pytest
 from router.appliance import Appliance
 from router.isolation import is_isolated, isolate
+from router.namespace import Namespace
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -23,6 +26,19 @@ def appliance() -> Iterator[Appliance]:
     with Appliance() as found:
         found.start()
         yield found
+
+
+@pytest.fixture
+def namespace() -> Iterator[Namespace]:
+    """A network namespace of the test's own; the test runs inside it."""
+    found = Namespace(f"test-{os.getpid()}")
+    subprocess.run(["ip", "netns", "add", found.name], check=True)
+    try:
+        with found.inside():
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            yield found
+    finally:
+        subprocess.run(["ip", "netns", "del", found.name], check=True)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import subprocess
@@ -113,31 +112,25 @@ def test_nft_takes_it_and_the_probe_leaves_nothing() -> None:
 
 
 def test_a_hook_that_comes_with_a_module_later_goes_on_the_devices(
-    monkeypatch: pytest.MonkeyPatch,
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not has_egress_hook():
         pytest.skip("this kernel has no egress hook")
-    namespace = Namespace(f"egress-{os.getpid()}")
-    subprocess.run(["ip", "netns", "add", namespace.name], check=True)
-    try:
-        with namespace.inside():
-            namespace.ip("link add eth1 type veth peer name far\n")
-            attachment = Attachment((("eth1", socket.if_nametoindex("eth1")),))
-            hook = EgressHook()
-            with monkeypatch.context() as without:
-                without.setattr(egress, "PROBE", "nonsense")
-                assert hook.reconcile(CLOSED, attachment) == ()
-            assert hook.standing.startswith("not available: ")
-            assert hook.reconcile(CLOSED, attachment) == ()
-            monkeypatch.setattr(egresshook, "_TRY_AGAIN", -1.0)
-            assert hook.reconcile(CLOSED, attachment) == ("table missing",)
-            hook.close()
-            chain = namespace.run(["nft", "list", "chain", "netdev", "portcullis", "egress"])
-        assert '"eth1"' in chain.stdout
-        assert "lo" not in re.findall(r'"(\w+)"', chain.stdout.partition("priority")[0])
-        assert hook.standing == "in force"
-    finally:
-        subprocess.run(["ip", "netns", "del", namespace.name], check=True)
+    namespace.ip("link add eth1 type veth peer name far\n")
+    attachment = Attachment((("eth1", socket.if_nametoindex("eth1")),))
+    hook = EgressHook()
+    with monkeypatch.context() as without:
+        without.setattr(egress, "PROBE", "nonsense")
+        assert hook.reconcile(CLOSED, attachment) == ()
+    assert hook.standing.startswith("not available: ")
+    assert hook.reconcile(CLOSED, attachment) == ()
+    monkeypatch.setattr(egresshook, "_TRY_AGAIN", -1.0)
+    assert hook.reconcile(CLOSED, attachment) == ("table missing",)
+    hook.close()
+    chain = namespace.run(["nft", "list", "chain", "netdev", "portcullis", "egress"])
+    assert '"eth1"' in chain.stdout
+    assert "lo" not in re.findall(r'"(\w+)"', chain.stdout.partition("priority")[0])
+    assert hook.standing == "in force"
 
 
 # Where it goes

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,21 +73,15 @@ class Uci:
 
 
 @pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """A router with a bridge of two ports; the test runs inside it, and so does its sysfs."""
-    found = Namespace(f"lan-{os.getpid()}")
-    subprocess.run(["ip", "netns", "add", found.name], check=True)
-    try:
-        found.ip(
-            "link add br-lan type bridge\nlink add lan1 type veth peer name host1\n"
-            "link add lan2 type veth peer name host2\nlink set lan1 master br-lan up\n"
-            "link set lan2 master br-lan up\nlink set br-lan up\n"
-            "link set host1 up\nlink set host2 up\n"
-        )
-        with found.inside():
-            yield found
-    finally:
-        subprocess.run(["ip", "netns", "del", found.name], check=True)
+def router(namespace: Namespace) -> Namespace:
+    """A router with a bridge of two ports; the test runs inside it."""
+    namespace.ip(
+        "link add br-lan type bridge\nlink add lan1 type veth peer name host1\n"
+        "link add lan2 type veth peer name host2\nlink set lan1 master br-lan up\n"
+        "link set lan2 master br-lan up\nlink set br-lan up\n"
+        "link set host1 up\nlink set host2 up\n"
+    )
+    return namespace
 
 
 @pytest.fixture
@@ -124,7 +116,7 @@ class House:
 
 @pytest.fixture
 def house(
-    namespace: Namespace, sys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    router: Namespace, sys: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[House]:
     found = House(tmp_path / "run")
     monkeypatch.setattr(sightings, "read", lambda *_: (found.seen, {}))
@@ -150,9 +142,9 @@ def test_the_table_stands_only_while_access_is_restricted(house: House) -> None:
 
 
 def test_a_table_that_an_earlier_process_left_is_taken_away(
-    namespace: Namespace, house: House
+    router: Namespace, house: House
 ) -> None:
-    namespace.nft("table bridge portcullis { chain x { }\n }")
+    router.nft("table bridge portcullis { chain x { }\n }")
     house.lan.apply(True, (LAN,))
     assert table() is None
 
@@ -327,47 +319,45 @@ def test_a_wall_clock_that_jumps_does_not_move_what_was_seen(
 
 
 @pytest.fixture
-def isolation(namespace: Namespace, tmp_path: Path) -> Isolation:
+def isolation(router: Namespace, tmp_path: Path) -> Isolation:
     return Isolation(tmp_path / "isolated")
 
 
-def flags(namespace: Namespace) -> dict[str, bool]:
-    text = namespace.run(["bridge", "-d", "link", "show"]).stdout
+def flags(router: Namespace) -> dict[str, bool]:
+    text = router.run(["bridge", "-d", "link", "show"]).stdout
     lines = text.replace("\n    ", " ").splitlines()
     return {line.split()[1].partition("@")[0]: "isolated on" in line for line in lines}
 
 
 @pytest.mark.pyroute2
-def test_ports_are_isolated_and_given_back(namespace: Namespace, isolation: Isolation) -> None:
+def test_ports_are_isolated_and_given_back(router: Namespace, isolation: Isolation) -> None:
     ports = {name: Port(name) for name in ("lan1", "lan2")}
     assert isolation.reconcile(["lan1"], ports)[0] == ("lan1 isolated",)
-    assert flags(namespace) == {"lan1": True, "lan2": False}
+    assert flags(router) == {"lan1": True, "lan2": False}
     ports["lan1"] = Port("lan1", isolated=True)
     assert isolation.reconcile(["lan1"], ports) == ((), frozenset())
     assert isolation.reconcile([], ports)[0] == ("lan1 rejoined",)
-    assert (flags(namespace)["lan1"], isolation.taken) == (False, False)
+    assert (flags(router)["lan1"], isolation.taken) == (False, False)
 
 
-def test_a_port_that_the_owner_isolated_stays_so(
-    namespace: Namespace, isolation: Isolation
-) -> None:
+def test_a_port_that_the_owner_isolated_stays_so(router: Namespace, isolation: Isolation) -> None:
     ports = {"lan1": Port("lan1", isolated=True)}
-    namespace.run(["bridge", "link", "set", "dev", "lan1", "isolated", "on"])
+    router.run(["bridge", "link", "set", "dev", "lan1", "isolated", "on"])
     isolation.reconcile(["lan1"], ports)
     isolation.reconcile([], ports)
-    assert flags(namespace)["lan1"]
+    assert flags(router)["lan1"]
 
 
 def test_another_process_gives_back_what_was_isolated(
-    namespace: Namespace, isolation: Isolation, tmp_path: Path
+    router: Namespace, isolation: Isolation, tmp_path: Path
 ) -> None:
     isolation.reconcile(["lan1"], {"lan1": Port("lan1")})
     Isolation(tmp_path / "isolated").reconcile([], {"lan1": Port("lan1", isolated=True)})
-    assert not flags(namespace)["lan1"]
+    assert not flags(router)["lan1"]
 
 
 def test_a_port_that_refuses_is_named(
-    namespace: Namespace, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+    router: Namespace, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Isolation, "_set", staticmethod(lambda name, on: False))
     changed, refused = isolation.reconcile(["lan1"], {"lan1": Port("lan1")})

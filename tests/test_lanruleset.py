@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,18 +40,6 @@ STATES = {
     ),
 }
 NAMES = list(STATES)
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """A network namespace of the test's own; the test runs inside it."""
-    found = Namespace(f"lanruleset-{os.getpid()}")
-    subprocess.run(["ip", "netns", "add", found.name], check=True)
-    try:
-        with found.inside():
-            yield found
-    finally:
-        subprocess.run(["ip", "netns", "del", found.name], check=True)
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,20 +16,14 @@ FORWARDING = [Path("/proc/sys/net/ipv4/ip_forward"), Path("/proc/sys/net/ipv6/co
 
 
 @pytest.fixture
-def router() -> Iterator[Namespace]:
+def router(namespace: Namespace) -> Namespace:
     """The test runs inside it."""
-    found = Namespace(f"closed-{os.getpid()}")
-    subprocess.run(["ip", "netns", "add", found.name], check=True)
-    try:
-        with found.inside():
-            found.ip(
-                "link add wan type veth peer name isp\nlink add br-lan type bridge\n"
-                "link set wan up\nlink set isp up\nlink set br-lan up\n"
-            )
-            found.sysctl({"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1})
-            yield found
-    finally:
-        subprocess.run(["ip", "netns", "del", found.name], check=True)
+    namespace.ip(
+        "link add wan type veth peer name isp\nlink add br-lan type bridge\n"
+        "link set wan up\nlink set isp up\nlink set br-lan up\n"
+    )
+    namespace.sysctl({"ipv4/ip_forward": 1, "ipv6/conf/all/forwarding": 1})
+    return namespace
 
 
 def up(device: str) -> bool:

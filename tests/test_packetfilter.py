@@ -42,19 +42,6 @@ RELEASED = HOUSE._replace(released=True)
 TABLE = "inet portcullis"
 
 
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """A network namespace of the test's own; the test runs inside it."""
-    found = Namespace(f"filter-{os.getpid()}")
-    subprocess.run(["ip", "netns", "add", found.name], check=True)
-    try:
-        with found.inside():
-            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
-            yield found
-    finally:
-        subprocess.run(["ip", "netns", "del", found.name], check=True)
-
-
 class Spy(Nftables):
     """nft, and what it was told. Its tables are plain, as any nft has them, unless it `owns`."""
 

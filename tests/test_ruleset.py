@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,18 +86,6 @@ POLICIES = {
 }
 TYPICAL = [policy for policy, _ in POLICIES.values()]
 NAMES = list(POLICIES)
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    """A network namespace of the test's own; the test runs inside it."""
-    found = Namespace(f"ruleset-{os.getpid()}")
-    subprocess.run(["ip", "netns", "add", found.name], check=True)
-    try:
-        with found.inside():
-            yield found
-    finally:
-        subprocess.run(["ip", "netns", "del", found.name], check=True)
 
 
 def chains(text: str = STRUCTURE) -> dict[str, list[str]]:

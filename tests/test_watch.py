@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
@@ -24,19 +22,7 @@ Hear = Callable[[], list[Change]]
 
 
 @pytest.fixture
-def router() -> Iterator[Namespace]:
-    """A network namespace of the test's own; the test runs inside it."""
-    found = Namespace(f"watch-{os.getpid()}")
-    subprocess.run(["ip", "netns", "add", found.name], check=True)
-    try:
-        with found.inside():
-            yield found
-    finally:
-        subprocess.run(["ip", "netns", "del", found.name], check=True)
-
-
-@pytest.fixture
-def hear(router: Namespace) -> Iterator[Hear]:
+def hear(namespace: Namespace) -> Iterator[Hear]:
     """Our table stands, as any nft has it; calls give what was told since the last one."""
     nft = Nftables()
     nft.accepts = lambda _commands: False  # type: ignore[method-assign]  # owned by nobody
@@ -69,68 +55,68 @@ def hear(router: Namespace) -> Iterator[Hear]:
     ],
 )
 def test_what_differs_and_who_did_it(
-    router: Namespace, hear: Hear, deed: str, differs: str
+    namespace: Namespace, hear: Hear, deed: str, differs: str
 ) -> None:
-    router.nft("add element inet portcullis protected { lan }")
+    namespace.nft("add element inet portcullis protected { lan }")
     hear()
-    router.nft(deed)
+    namespace.nft(deed)
     (change,) = hear()
     assert differs in change.block
     assert change.by.startswith("nft (pid ")
     assert not change.hook and not change.routing
 
 
-def test_a_rules_own_set_is_a_rule(router: Namespace, hear: Hear) -> None:
-    router.nft(f"insert rule {TABLE} forward tcp dport {{ 80, 443 }} accept")
+def test_a_rules_own_set_is_a_rule(namespace: Namespace, hear: Hear) -> None:
+    namespace.nft(f"insert rule {TABLE} forward tcp dport {{ 80, 443 }} accept")
     (change,) = hear()
     assert change.block == ("rules differ",)
 
 
-def test_other_tables_differ_in_nothing_of_ours(router: Namespace, hear: Hear) -> None:
-    router.nft(SCRATCH)
+def test_other_tables_differ_in_nothing_of_ours(namespace: Namespace, hear: Hear) -> None:
+    namespace.nft(SCRATCH)
     (change,) = hear()
     assert change == Change(by=change.by)
 
 
-def test_the_egress_hooks_table_is_told_apart(router: Namespace, hear: Hear) -> None:
-    router.nft("add table netdev portcullis; delete table netdev portcullis")
+def test_the_egress_hooks_table_is_told_apart(namespace: Namespace, hear: Hear) -> None:
+    namespace.nft("add table netdev portcullis; delete table netdev portcullis")
     (change,) = hear()
     assert (change.block, change.hook) == ((), ("table missing",))
 
 
-def test_what_was_changed_before_the_table_went_went_with_it(router: Namespace, hear: Hear) -> None:
-    router.nft(f"insert rule {TABLE} forward accept")
-    router.nft(f"delete table {TABLE}")
-    router.nft(f"add table {TABLE}")
+def test_what_was_changed_in_a_table_goes_with_it(namespace: Namespace, hear: Hear) -> None:
+    namespace.nft(f"insert rule {TABLE} forward accept")
+    namespace.nft(f"delete table {TABLE}")
+    namespace.nft(f"add table {TABLE}")
     (change,) = hear()
     assert change.block == ("table missing", "rules differ")
 
 
-def test_several_transactions_are_told_at_once(router: Namespace, hear: Hear) -> None:
-    router.nft(SCRATCH)
-    router.nft(f"delete table {TABLE}")
-    router.nft("delete table inet scratch")
+def test_several_transactions_are_told_at_once(namespace: Namespace, hear: Hear) -> None:
+    namespace.nft(SCRATCH)
+    namespace.nft(f"delete table {TABLE}")
+    namespace.nft("delete table inet scratch")
     (change,) = hear()
     assert change.block == ("table missing",)
 
 
-def test_more_sets_than_anybody_has_are_told_in_short(router: Namespace, hear: Hear) -> None:
+def test_more_sets_than_anybody_has_are_told_in_short(namespace: Namespace, hear: Hear) -> None:
     """Memory: the names are the attacker's."""
     more = "".join(
         f"add set {TABLE} x{n} {{ type ipv4_addr; }}; add element {TABLE} x{n} {{ 192.0.2.1 }};"
         for n in range(500)
     )
-    router.nft(more)
+    namespace.nft(more)
     (change,) = hear()
     assert "rules differ" in change.block
     assert len(change.block) < 100
 
 
-def test_our_own_transactions_are_told_to_nobody(router: Namespace, hear: Hear) -> None:
+def test_our_own_transactions_are_told_to_nobody(namespace: Namespace, hear: Hear) -> None:
     nft = Nftables()
     nft.run(f"insert rule {TABLE} forward accept")
     assert hear() == []
-    router.nft(SCRATCH)
+    namespace.nft(SCRATCH)
     (change,) = hear()
     assert change.block == ()
     nft.close()
@@ -149,34 +135,34 @@ print(heard)
 """
 
 
-def test_our_own_transactions_are_known_in_a_container_as_well(router: Namespace) -> None:
+def test_our_own_transactions_are_known_in_a_container_as_well(namespace: Namespace) -> None:
     """The kernel tells the process id that the machine has for us, not the container."""
     command = ["unshare", "--pid", "--fork", sys.executable, "-c", IN_A_CONTAINER]
-    assert router.run(command).stdout == "[]\n"
+    assert namespace.run(command).stdout == "[]\n"
 
 
-def test_what_we_have_put_right_since_is_told_as_nothing(router: Namespace, hear: Hear) -> None:
+def test_what_we_have_put_right_since_is_told_as_nothing(namespace: Namespace, hear: Hear) -> None:
     """It was found by a look that came before the word did."""
     nft = Nftables()
-    router.nft(f"insert rule {TABLE} forward accept")
+    namespace.nft(f"insert rule {TABLE} forward accept")
     nft.run(f"flush chain {TABLE} forward")
     (change,) = hear()
     assert change == Change(by=change.by)
-    router.nft(f"insert rule {TABLE} forward accept")
+    namespace.nft(f"insert rule {TABLE} forward accept")
     nft.run(SCRATCH)
-    router.nft(f"add element {TABLE} gate {{ ipv4 : accept }}")
+    namespace.nft(f"add element {TABLE} gate {{ ipv4 : accept }}")
     (change,) = hear()
     assert change.block == ("rules differ", "elements of gate differ")
     nft.close()
 
 
 @pytest.mark.parametrize("command", ["rule add pref 9 table 9", "route add unreachable 192.0.2.1"])
-def test_rules_and_routes_are_told(router: Namespace, hear: Hear, command: str) -> None:
-    router.run(["ip", *command.split()])
+def test_rules_and_routes_are_told(namespace: Namespace, hear: Hear, command: str) -> None:
+    namespace.run(["ip", *command.split()])
     assert any(change.routing for change in hear())
 
 
-def test_a_link_is_no_routing(router: Namespace, hear: Hear) -> None:
-    router.run(["ip", "link", "add", "br0", "type", "bridge"])
+def test_a_link_is_no_routing(namespace: Namespace, hear: Hear) -> None:
+    namespace.run(["ip", "link", "add", "br0", "type", "bridge"])
     changes = hear()
     assert changes and not any(change.routing for change in changes)
