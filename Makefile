@@ -20,7 +20,7 @@ run: .venv/ready
 
 # The first run is on pyroute2 0.7.9, which OpenWrt's releases have; the second on 0.9, the rest.
 test: .venv/ready
-	.venv-old/bin/python -m pytest -c src/pyproject.toml --rootdir . -q -m 'pyroute2 and not vm' $(TESTS) $(if $(TESTS),|| test $$? = 5)
+	.venv-old/bin/python -m pytest -c src/pyproject.toml --rootdir . -n 2 -m 'pyroute2 and not vm' $(TESTS) $(if $(TESTS),|| test $$? = 5)
 	$(PYTHON) -m pytest -c src/pyproject.toml --rootdir . -n 2 $(TESTS)
 
 # Probe classes x states x disruptions as one table, then random sequences; a quarter of an hour.
