@@ -56,8 +56,9 @@ lint: .venv/ready tests/node_modules/ready
 	shellcheck $(SHELL_SCRIPTS)
 	shfmt -d -sr -s $(SHELL_SCRIPTS)
 
+# With the libraries of OpenWrt's releases.
 bench: .venv/ready
-	$(PYTHON) -m router.bench
+	.venv-old/bin/python -m router.bench
 
 # The packages, without an SDK, into dist/. BYTECODE=none ships sources, BYTECODE=3.11 insists.
 ipk:

@@ -2,9 +2,10 @@
 """pyroute2, loaded the light way.
 
 `import pyroute2` pulls in everything it has (34 MB resident, 0.3 s). An empty parent package
-in sys.modules lets its submodules be imported one by one (25 MB, 0.1 s); nothing of them is
-changed. One source serves 0.7.9 and 0.9.x: results go through `list()`, attributes through
-`get_attr`, and the family is always given.
+in sys.modules lets its submodules be imported one by one (21 MB, 0.1 s); nothing of them is
+changed. 0.7 imports unittest.mock where there is one, for tests alone, and with it asyncio and ssl;
+here it does without. One source serves 0.7.9 and 0.9.x: results go through `list()`, attributes
+through `get_attr`, and the family is always given.
 """
 
 from __future__ import annotations
@@ -23,12 +24,17 @@ if "pyroute2" not in sys.modules:
     _parent.__path__ = list(_spec.submodule_search_locations)
     _parent.__spec__ = _spec
     sys.modules["pyroute2"] = _parent
+if "unittest" not in sys.modules and find_spec("pyroute2.lab"):
+    sys.modules["unittest"] = None  # type: ignore[assignment]
 
 from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic.wireguard import WireGuard as WireGuardSocket
 from pyroute2.netlink.generic.wireguard import wgmsg
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+
+if sys.modules.get("unittest", sys) is None:
+    del sys.modules["unittest"]
 
 __all__ = ["IPRoute", "NetlinkError", "WireGuardSocket", "wgmsg"]
 
