@@ -101,17 +101,22 @@ def test_without_a_daemon_it_says_so(appliance: Appliance) -> None:
 
 
 def test_monitor_prints_every_transition(appliance: Appliance) -> None:
-    command = [sys.executable, "-m", "portcullis.ctl", "--ubus", str(appliance.bus.socket)]
+    # `make test` in the background of a script has its children ignore SIGINT.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "portcullis.ctl"]
+    command += ["--ubus", str(appliance.bus.socket), "monitor"]
     with appliance.world.router.popen(
-        [*command, "monitor"], env=appliance.environment(), stdout=subprocess.PIPE, text=True
+        command, env=appliance.environment(), stdout=subprocess.PIPE, text=True
     ) as monitor:
-        assert monitor.stdout
-        first = monitor.stdout.readline()
-        appliance.connect()
-        appliance.disconnect()
-        seen = [monitor.stdout.readline() for _ in range(4)]
-        monitor.send_signal(signal.SIGINT)
-        assert monitor.wait(5) == 0
+        try:
+            assert monitor.stdout
+            first = monitor.stdout.readline()
+            appliance.connect()
+            appliance.disconnect()
+            seen = [monitor.stdout.readline() for _ in range(4)]
+            monitor.send_signal(signal.SIGINT)
+            assert monitor.wait(5) == 0
+        finally:
+            monitor.kill()
     assert "not_connected" in first
     states = ["connecting", "connected", "disconnecting", "not_connected"]
     assert [line.split()[2] for line in seen] == states
