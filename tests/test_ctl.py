@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from router import addresses as at
 from router.appliance import Appliance
 
@@ -100,7 +101,8 @@ def test_without_a_daemon_it_says_so(appliance: Appliance) -> None:
     assert "ubusd cannot be reached" in done.stderr
 
 
-def test_monitor_prints_every_transition(appliance: Appliance) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_monitor_prints_every_transition(appliance: Appliance, number: signal.Signals) -> None:
     # `make test` in the background of a script has its children ignore SIGINT.
     command = ["env", "--default-signal=INT", sys.executable, "-m", "portcullis.ctl"]
     command += ["--ubus", str(appliance.bus.socket), "monitor"]
@@ -113,7 +115,7 @@ def test_monitor_prints_every_transition(appliance: Appliance) -> None:
             appliance.connect()
             appliance.disconnect()
             seen = [monitor.stdout.readline() for _ in range(4)]
-            monitor.send_signal(signal.SIGINT)
+            monitor.send_signal(number)
             assert monitor.wait(5) == 0
         finally:
             monitor.kill()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from typing import Any
@@ -364,6 +365,8 @@ def _monitor(daemon: Daemon, _options: argparse.Namespace) -> int:
     def warn(_event: str, data: dict[str, Any]) -> None:
         print(_alarm(data), flush=True)
 
+    # libubox takes it where nobody else does, ends its loop and says nothing of it.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     found = daemon.call("status")
     daemon.ubus.listen(("portcullis.state", show))
     daemon.ubus.listen(("portcullis.alarm", warn))
