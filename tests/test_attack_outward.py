@@ -14,9 +14,10 @@ from router import addresses as at
 from router import craft
 from router.appliance import Appliance
 from router.capture import Capture
+from router.frame import ETH_ARP, mac
 from router.hostile import onto, raw
 from router.judge import judge
-from router.leaktest import ALLOWED
+from router.leaktest import ALLOWED, has_egress_hook
 from router.measurement import flows, measure
 from router.multicast import MulticastRouting
 from router.namespace import Namespace
@@ -167,6 +168,32 @@ def test_untracked_packets_get_no_further(appliance: Appliance, state: str) -> N
     result = measure(world, probes, ALLOWED)
     assert not result.leaks, f"leaked: {result}"
     assert not result.tunnelled
+
+
+@pytest.mark.skipif(not has_egress_hook(), reason="no egress hook in this kernel")
+def test_a_wan_port_in_the_houses_bridge_carries_nothing_of_the_house(appliance: Appliance) -> None:
+    """A bridge asks neither routing nor layer 3, and a device's ARP keeps up no line of ours."""
+    world, everybody = appliance.world, "ff:ff:ff:ff:ff:ff"
+    frames = [
+        craft.ethernet(packet, kind, source=at.LAN_A_MAC, target=target)
+        for packet, kind, target in (
+            (craft.udp(at.LAN_A.v4, 1, "255.255.255.255", 2, b"bridged"), None, everybody),
+            (craft.udp(at.LAN_A.v4, 1, at.FRIENDLY.v4, 2, b"bridged"), None, at.ISP_MAC),
+            (b"\0\1\x08\0\6\4\0\1" + b"\0" * 20, ETH_ARP, everybody),
+        )
+    ]
+
+    def of_the_device() -> int:
+        world.router.ip("link set eth1 master br-lan\n")
+        with Capture(world.isp, world.access) as wan:
+            raw(world, "lana", *frames)
+            settle(world)
+        world.router.ip("link set eth1 nomaster\n")
+        return sum(frame.raw[6:12] == mac(at.LAN_A_MAC) for frame in wan.frames)
+
+    assert of_the_device() >= len(frames), "no positive control"
+    appliance.connect()
+    assert not of_the_device()
 
 
 # The router's own programs ------------------------------------------------------------------------

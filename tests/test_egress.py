@@ -181,6 +181,13 @@ def test_what_a_network_of_the_house_runs_over_has_none(device: str) -> None:
     assert (found.devices, found.shared) == ((), (device,))
 
 
+def test_a_port_of_the_houses_bridge_that_a_default_route_leaves_by_keeps_its_hook() -> None:
+    """Somebody has put the WAN's port into the bridge; as a port of the house it had no address."""
+    outside = Outside(("eth1",), netdevs=(WAN._replace(master=3), LAN, PORT), gateways=("eth1",))
+    found = attach(outside, ("br-lan",))
+    assert (found.devices, found.shared) == ((("eth1", 2),), ())
+
+
 def test_the_house_in_a_vlan_of_the_wan_device_keeps_that_open_but_not_its_other_vlan() -> None:
     netdevs = (
         *(WAN, Netdev("eth1.1", 5, lower=2, master=3, kind="vlan"), LAN),

@@ -31,12 +31,14 @@ class Netdev(NamedTuple):
 
 class Outside(NamedTuple):
     """What is known of the ways out: layer-3 devices that lead upstream, devices that PPPoE runs
-    over, all devices there are, and those that may be the house's while nobody has told yet."""
+    over, all devices there are, those that may be the house's while nobody has told yet, and those
+    that default routes of the kernel leave by."""
 
     upstream: tuple[str, ...] = ()
     pppoe: tuple[str, ...] = ()
     netdevs: tuple[Netdev, ...] = ()
     doubtful: tuple[str, ...] = ()
+    gateways: tuple[str, ...] = ()
 
 
 class Attachment(NamedTuple):
@@ -59,10 +61,11 @@ def attach(
 ) -> Attachment:
     """`house` are the layer-3 devices of networks that the router has to answer. What had a hook
     (`former`) keeps it until it goes or is the house's, whatever it is called by now: a device that
-    is renamed has lost its place in netifd's tables, and leads outside all the same."""
+    is renamed has lost its place in netifd's tables, and leads outside all the same. A port of the
+    house's bridge that a default route itself leaves by is the WAN's, plugged in by mistake."""
     kept = {index for _, index in former}
     present = {netdev.name: netdev for netdev in outside.netdevs}
-    beneath = _beneath(house, present)
+    beneath = _beneath(house, present, outside.gateways)
     before = {netdev.name for netdev in outside.netdevs if netdev.ifindex in kept}
     named = dict.fromkeys((*outside.upstream, *outside.pppoe, *sorted(before - beneath)))
     leading = [name for name in named if name in present and is_device(name)]
@@ -76,7 +79,9 @@ def attach(
     )
 
 
-def _beneath(house: Iterable[str], present: dict[str, Netdev]) -> set[str]:
+def _beneath(
+    house: Iterable[str], present: dict[str, Netdev], gateways: tuple[str, ...]
+) -> set[str]:
     """The house's devices, and all that they run over."""
     names = {netdev.ifindex: name for name, netdev in present.items()}
     found: set[str] = set()
@@ -85,6 +90,7 @@ def _beneath(house: Iterable[str], present: dict[str, Netdev]) -> set[str]:
         found |= fresh
         indexes = {present[name].ifindex for name in fresh if name in present}
         ports = {name for name, netdev in present.items() if netdev.master in indexes}
+        ports -= set(gateways)
         lowers = {names.get(present[name].lower, "") for name in fresh if name in present}
         fresh = (ports | lowers) - found - {""}
     return found

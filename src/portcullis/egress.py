@@ -47,6 +47,7 @@ _CHAINS = f"""
 		type filter hook egress devices = {{ DEVICES }} priority filter - 10; policy drop;
 		oifname vmap @gate comment "released, or go on"
 		meta mark & {MASK:#010x} == {MARK:#010x} goto marked comment "K2: what carries the mark"
+		meta pkttype != host counter name blocked_frames drop comment "K1: a device's, that a bridge carries"
 {UPKEEP}\
 		@ll,96,16 0x0806 arp htype 1 meta length <= 64 accept comment "K2: ARP"
 		@ll,96,16 0x888e accept comment "K2: EAPOL"
