@@ -100,6 +100,14 @@ def test_what_others_have_changed_is_put_right_first(
     assert " ".join(steps) == order
 
 
+def test_rules_of_others_that_come_first_are_told_while_it_blocks(made: Any) -> None:
+    made._filter, made._guard.preceded = Raced(0), "IPv4 799"
+    made.apply(CLOSED, OUTSIDE)
+    assert "priority IPv4 799" in made._faults["ip rules"]
+    made.apply(CLOSED._replace(released=True), OUTSIDE)
+    assert not made._faults
+
+
 def test_a_last_resort_that_was_not_to_be_had_is_forgotten_with_its_cause(made: Any) -> None:
     made._filter = Raced(5)
     made.apply(CLOSED, OUTSIDE)

@@ -244,6 +244,26 @@ def test_what_is_deleted_is_put_back_and_told(
     assert (told != (), standing()) == (True, wanted)
 
 
+def test_the_kernels_own_local_rule_is_put_back(router: Namespace, guard: RoutingGuard) -> None:
+    """K14: without it nobody reaches the router."""
+    guard.reconcile(FULL)
+    for family in ("-4", "-6"):
+        ip(f"{family} rule del priority 0")
+        assert guard.reconcile(FULL)
+        assert asked(family, "rule").stdout.startswith("0:\tfrom all lookup local")
+
+
+def test_rules_of_others_that_come_before_ours_are_named(
+    router: Namespace, guard: RoutingGuard
+) -> None:
+    """netifd and `ip rule add` put those there that have no priority of their own."""
+    guard.reconcile(FULL)
+    assert not guard.preceded
+    ip("-4 rule add from 192.168.1.10 lookup main", "-6 rule add priority 1 iif lan lookup main")
+    assert guard.reconcile(FULL) == ()
+    assert guard.preceded == "IPv4 799, IPv6 1"
+
+
 def test_a_released_router_is_released_again(router: Namespace, guard: RoutingGuard) -> None:
     guard.reconcile(RELEASED)
     ip("-4 route del throw default table 707")

@@ -93,6 +93,7 @@ class Block:
             reconcile_others()
         filtered = self._reconcile(FILTER, policy, lambda: self._arm(policy, reconcile_others))
         whole = reconcile_others() and filtered
+        self._look_at_rules(policy)
         flipped = False
         if not filtered:
             if self._filter:  # begin anew: the library's own socket may be what is broken
@@ -191,6 +192,13 @@ class Block:
         flipped = self._released is not policy.released
         self._released = policy.released
         return flipped
+
+    def _look_at_rules(self, policy: Policy) -> None:
+        """Rules of others that come first take traffic from the tunnel; the filter blocks it."""
+        told = f"somebody else's come before ours (priority {self._guard.preceded}):"
+        advice = "what they lead past the tunnel is blocked. Give them priorities from 832 on"
+        wrong = self._guard.preceded and not policy.released
+        self._faults.note("ip rules", f"{told} {advice}" if wrong else None)
 
     def _look_at_offload(self) -> None:
         """What hardware forwards cannot be verified; the owner is told before it matters."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The routing guard: the second layer, which stops everything without any packet filter.
 
+    v4+v6    0   from all lookup local         the kernel's own: nobody reaches the router without
     v4+v6  800   from all lookup LT            on-link prefixes of protected networks, by device
     v6     810   to fe80::/10 lookup main
     v6     820   from all lookup main          only while released
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 from portcullis.netlink import IFF_UP, MAIN, IPRoute, NetlinkError
 from portcullis.policy import MARK, MASK, TUNNEL, Policy
 
-LT, T = 706, 707
+LOCAL, LT, T = 255, 706, 707
 LAST = 2147483647
 """The metric of what is only there when nothing else is."""
 
@@ -37,6 +38,7 @@ _IP6_DEFAULT_METRIC = 1024
 _ENOENT, _EEXIST, _ENODEV, _ENETDOWN, _ESRCH = 2, 17, 19, 100, 3
 _NO_WAY = (_ENODEV, _ENETDOWN, 13, 22, 101, 113)  # EACCES, EINVAL, ENETUNREACH, EHOSTUNREACH
 _MOST = 1000
+_NAMED = 5
 
 
 class Rule(NamedTuple):
@@ -69,6 +71,7 @@ class GuardError(Exception):
 def wanted_rules(policy: Policy) -> frozenset[Rule]:
     rules = set()
     for family in (AF_INET, AF_INET6):
+        rules.add(_local(family))
         rules.add(Rule(family, 800, _TO_TABLE, LT, "", 0, 0, 0))
         rules.add(Rule(family, 830, _TO_TABLE, T, "", MARK, MASK, _INVERT))
     rules.add(Rule(AF_INET6, 810, _TO_TABLE, MAIN, "fe80::/10", 0, 0, 0))
@@ -95,6 +98,10 @@ def wanted_routes(policy: Policy) -> frozenset[Route]:
     return frozenset(routes)
 
 
+def _local(family: int) -> Rule:
+    return Rule(family, 0, _TO_TABLE, LOCAL, "", 0, 0, 0)
+
+
 def _by_device(table: int, prefix: str, device: str, gateway: str = "") -> Route:
     network = ip_network(prefix, strict=False)
     family, metric = (AF_INET, 0) if network.version == 4 else (AF_INET6, _IP6_DEFAULT_METRIC)
@@ -102,10 +109,12 @@ def _by_device(table: int, prefix: str, device: str, gateway: str = "") -> Route
 
 
 class RoutingGuard:
-    """The rules and the tables LT and T in the kernel. One netlink socket, for requests only."""
+    """The rules and the tables LT and T in the kernel. One netlink socket, for requests only.
+    `preceded` names somebody else's rules that come before ours: they are the owner's to judge."""
 
     def __init__(self) -> None:
         self._ip: IPRoute | None = None
+        self.preceded = ""
 
     def reconcile(self, policy: Policy) -> tuple[str, ...]:
         """Make the guard what `policy` says; what had to be changed, nothing if nothing.
@@ -161,12 +170,16 @@ class RoutingGuard:
         return [(False, item) for item in foreign] + [(True, item) for item in missing]
 
     def _rules(self) -> frozenset[Rule | Route]:
-        found = set()
+        found, preceding = set(), []
         for family in (AF_INET, AF_INET6):
             for rule in list(self._socket().get_rules(family=family)):
                 priority = rule.get_attr("FRA_PRIORITY") or 0
-                if priority in _OWN_PRIORITIES:
-                    found.add(_read_rule(family, priority, rule))
+                read = _read_rule(family, priority, rule)
+                if priority in _OWN_PRIORITIES or read == _local(family):
+                    found.add(read)
+                elif priority < _OWN_PRIORITIES.start:
+                    preceding.append(f"IPv{4 if family == AF_INET else 6} {priority}")
+        self.preceded = ", ".join(preceding[:_NAMED])
         return frozenset(found)
 
     def _routes(self) -> frozenset[Rule | Route]:
