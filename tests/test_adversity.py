@@ -97,6 +97,22 @@ def test_a_dump_gone_empty_does_not_make_the_networks_forgotten(appliance: Appli
     assert any("networks" in fault for fault in appliance.status()["faults"])
 
 
+def test_a_tunnel_address_that_is_the_routers_in_any_of_its_networks_is_refused(
+    appliance: Appliance,
+) -> None:
+    """K14: what devices send to the router under it would count as forged (K11)."""
+    appliance.connect()
+    device = appliance.status()["networks"][0]["device"]
+    found = dump_without({"proto": "dhcp", "ipv4-address": [{"address": "10.64.1.2", "mask": 31}]})
+    appliance.world.router.ip(f"addr add 10.64.1.2/31 dev {device}\n")
+    appliance.bus.interfaces.write_text(json.dumps(found))
+    appliance.call("reload")
+    appliance.until_state("connection_failed")
+    assert "10.64.1.2 lies in the network lan" in appliance.status()["reason"]
+    appliance.world.lana.ip("addr add 10.64.1.3/31 dev eth0\n")
+    assert not appliance.world.lana.run(["ping", "-c1", "-W2", "10.64.1.2"]).returncode
+
+
 def test_half_of_the_internet_behind_a_lan_router_is_refused(appliance: Appliance) -> None:
     """K4: two halves of a default route are a default route."""
     world, half = appliance.world, {"target": "0.0.0.0", "mask": 1, "nexthop": at.LAN_B.v4}

@@ -334,8 +334,8 @@ class Core:
             log.warning("networks cannot be remembered: %s", error)
         self._hold_lines()
         link = self.tunnel.link
-        if link and at_home(link.resolvers, found.networks):
-            self.happen(Event.SETTINGS_CHANGED, "a resolver turns out to be on a network of ours")
+        if link and at_home((*link.addresses, *link.resolvers), (*self.networks, *self.served)):
+            self.happen(Event.SETTINGS_CHANGED, "the tunnel has an address of our networks")
         else:
             self.enforce()
         self.kernel_changed()  # what counts as upstream may have changed with it
@@ -409,7 +409,7 @@ class Core:
             self.tunnel.link,
             self.tunnel.endpoints,
             self.tunnel.bootstrap,
-            self._served(),
+            self.served,
             self.lan.lan,
             self._outer,
             at_home(self.settings.dns, self.networks),
@@ -420,7 +420,8 @@ class Core:
         """Devices that lead to the internet."""
         return tuple(dict.fromkeys((*self.surroundings.upstream, *self.uplink.gateways)))
 
-    def _served(self) -> tuple[Network, ...]:
+    @property
+    def served(self) -> tuple[Network, ...]:
         """Networks that are answered without being protected (K14). The kernel's own word
         counts where nothing is known of the house, or what is known makes no sense."""
         known = self.surroundings.served
@@ -457,7 +458,8 @@ class Core:
     def _outside(self) -> Outside:
         present = uplink.still_there(self.uplink.netdevs)
         doubtful = () if self._told else self.uplink.private
-        return Outside(self.upstream, self.surroundings.pppoe, present, doubtful)
+        pppoe, gateways = self.surroundings.pppoe, self.uplink.gateways
+        return Outside(self.upstream, pppoe, present, doubtful, gateways)
 
     def _repair_now(self) -> None:
         self._repair = None

@@ -57,6 +57,9 @@ class Surrounding(Protocol):
     def networks(self) -> tuple[Network, ...]: ...
 
     @property
+    def served(self) -> tuple[Network, ...]: ...
+
+    @property
     def families(self) -> frozenset[int]: ...
 
     @property
@@ -290,12 +293,12 @@ class Tunnel:
         """What the profile carries. Raises UnusableError where DNS would have no way."""
         prefixes = tuple(map(str, (*routes(profile).ipv4, *routes(profile).ipv6)))
         addresses = tuple(str(address.ip) for address in profile.addresses)
-        for network in self._core.networks:
+        for network in (*self._core.networks, *self._core.served):
             for address in (*addresses, *profile.dns):
                 if within(address, network.prefixes):
                     raise UnusableError(
-                        f"{address} lies in the protected network {network.name}: one of the two"
-                        " has to be renumbered"
+                        f"{address} lies in the network {network.name} of the router's: one of the"
+                        " two has to be renumbered"
                     )
         usable = self._resolvers(profile, prefixes)
         sentence = carried(profile).sentence
