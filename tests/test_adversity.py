@@ -113,6 +113,19 @@ def test_a_tunnel_address_that_is_the_routers_in_any_of_its_networks_is_refused(
     assert not appliance.world.lana.run(["ping", "-c1", "-W2", "10.64.1.2"]).returncode
 
 
+def test_a_prefix_that_is_delegated_later_is_known_without_an_event(appliance: Appliance) -> None:
+    """netifd's broadcast tells of interfaces that go up and down; this is neither."""
+    local = {"local-address": {"address": "2001:db8:77::1", "mask": 64}}
+    found = dump_without({"ipv6-prefix-assignment": [local]})
+    appliance.bus.interfaces.write_text(json.dumps(found))
+    appliance.world.router.ip("addr add 2001:db8:77::1/64 dev br-lan nodad\n")
+    table = ["ip", "-6", "route", "show", "table", "706"]
+    appliance.until(
+        lambda: "2001:db8:77::/64 dev br-lan" in appliance.world.router.run(table).stdout,
+        "devices with such addresses get their answers",
+    )
+
+
 def test_half_of_the_internet_behind_a_lan_router_is_refused(appliance: Appliance) -> None:
     """K4: two halves of a default route are a default route."""
     world, half = appliance.world, {"target": "0.0.0.0", "mask": 1, "nexthop": at.LAN_B.v4}

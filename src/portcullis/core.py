@@ -367,9 +367,10 @@ class Core:
     def _look_around(self) -> None:
         self.enforce()  # before all that takes longer: what is open is to be closed at once (K10)
         self.alarms.acquit()
-        gateways = self.uplink.gateways
+        former = self.uplink
         self._read_uplink()
-        if self.uplink.gateways != gateways:
+        # netifd's event tells of up and down, and of no prefix that was delegated since.
+        if former.gateways != self.uplink.gateways or former.addresses != self.uplink.addresses:
             self._read_surroundings()
         self._hold_lines()
         if self._enforced != (self.policy(), self._outside()):
