@@ -431,6 +431,21 @@ def test_whatever_is_remembered_is_networks_or_a_value_error(found: dict[str, An
     assert all(0 < len(network.device.encode()) < 16 for network in networks)
 
 
+@pytest.mark.parametrize(
+    ("address", "answered"), [("203.0.113.2/24", set()), ("192.168.0.2/24", {"eth1"})]
+)
+def test_an_open_wan_is_answered_only_where_it_may_be_another_network_of_the_owners(
+    address: str, answered: set[str]
+) -> None:
+    """An access point with guests is such a router, too: its LAN is masqueraded and leads on."""
+    modem = interface("modem", "eth1", "192.168.100.2/24")
+    wan = interface("wan", "eth1", address, route=[route("0.0.0.0", 0, "203.0.113.1")])
+    home, open_wan = zone("lan", "lan"), zone("wan", "wan", "modem", input="ACCEPT", masq="1")
+    found = derive([LAN, modem, wan], firewall(home, open_wan, LAN_TO_WAN), ("eth1",))
+    assert {network.device for network in found.served} == answered
+    assert set(found.upstream) == {"eth1"} - answered
+
+
 def test_the_router_is_managed_from_networks_whose_zone_takes_input_and_leads_nowhere() -> None:
     home, guest = zone("lan", "lan", input="ACCEPT"), zone("guest", "guest", input="REJECT")
     open_wan = zone("wan", "wan", "wan6", input="ACCEPT", masq="1")

@@ -92,6 +92,15 @@ def derive(
         for section in firewall.values()
         if section.get(".type") == "forwarding" and section.get("dest") in upstream_zones
     }
+    masqueraded = [z for z in zones if z.masqueraded]
+    # Whatever its zone accepts: an answer to the internet would be a packet outside the tunnel.
+    internet = {
+        i["l3_device"]
+        for i in used
+        if any(i["interface"] in z.members for z in masqueraded)
+        and i["l3_device"] in leading
+        and _has_public_address(i)
+    }
     networks, served_all_the_same, notes = [], [], _unknown(corrections, interfaces)
     for interface in used:
         name, device = str(interface["interface"]), interface["l3_device"]
@@ -102,7 +111,7 @@ def derive(
             prefixes: tuple[str, ...] = ()
             with suppress(KeyError, TypeError, ValueError):
                 prefixes = tuple(_prefixes(interface))
-            if is_device(device):
+            if is_device(device) and device not in internet:
                 served_all_the_same.append(Network(name, device, prefixes))
         corrected = name in corrections.protected_networks
         if device in leading and (corrected or any(not zone.masqueraded for zone in homes)):
@@ -191,6 +200,13 @@ def _leads_upstream(interface: dict[str, Any], own: tuple[str, ...] = ()) -> boo
         route.get("mask", 0) < _WIDEST[6 if ":" in str(route.get("target")) else 4]
         for route in (*interface.get("route", ()), *inactive.get("route", ()))
     )
+
+
+def _has_public_address(interface: dict[str, Any]) -> bool:
+    """IPv4's: public ones of IPv6 the house has as well."""
+    with suppress(KeyError, TypeError, ValueError):
+        return not all(is_private(str(a["address"])) for a in interface.get("ipv4-address", ()))
+    return False
 
 
 def _pppoe(interface: dict[str, Any]) -> bool:
