@@ -78,6 +78,17 @@ def test_other_tables_differ_in_nothing_of_ours(namespace: Namespace, hear: Hear
     assert change == Change(by=change.by)
 
 
+def test_elements_of_others_sets_are_not_told(namespace: Namespace, hear: Hear) -> None:
+    """To look takes as long as dnsmasq needs for a question."""
+    namespace.nft("add table inet scratch; add set inet scratch s { type ipv4_addr; }")
+    assert hear()
+    namespace.nft("add element inet scratch s { 192.0.2.1 }")
+    namespace.nft("delete element inet scratch s { 192.0.2.1 }")
+    assert hear() == []
+    namespace.nft("delete set inet scratch s")
+    assert hear()
+
+
 def test_the_egress_hooks_table_is_told_apart(namespace: Namespace, hear: Hear) -> None:
     namespace.nft("add table netdev portcullis; delete table netdev portcullis")
     (change,) = hear()

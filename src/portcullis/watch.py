@@ -97,11 +97,13 @@ class Watch:
 
 class _Transactions:
     """nftables' events. Each transaction ends with a word on who made it; our own are none of
-    anybody's, and to look after each of them would be twice the work."""
+    anybody's, and to look after each of them would be twice the work. Nor are elements of others'
+    sets, which dnsmasq adds at every answer where pbr has told it to."""
 
     def __init__(self) -> None:
         self.change: Change | None = None
         self._touched: dict[str, tuple[str, ...]] = {}
+        self._counts = False
 
     def read(self, data: bytes) -> None:
         for kind, port, body in _messages(data):
@@ -109,11 +111,15 @@ class _Transactions:
                 self._end(port, *_maker(body))
             elif kind in (_DELTABLE, *_ELEMENTS, *_STRUCTURE):
                 self._touch(kind, body)
+            else:  # flow tables and the like
+                self._counts = True
 
     def _touch(self, kind: int, body: bytes) -> None:
         """Part of a transaction, which may end in another datagram."""
         found = dict(_attributes(body[4:]))
-        if _text(found.get(_OF_TABLE)) != INET.name:
+        own = _text(found.get(_OF_TABLE)) == INET.name
+        self._counts |= own or kind not in _ELEMENTS
+        if not own:
             return
         what = MISSING if kind == _DELTABLE else RULES
         name = _text(found.get(_OF_SET))
@@ -127,7 +133,10 @@ class _Transactions:
         """What we have changed ourselves we have also read since."""
         former = self.change or NOTHING_SAID
         touched, self._touched = self._touched, {}
+        counts, self._counts = self._counts, False
         if not ours(port):
+            if not counts:
+                return
             block = later(former.block, touched.get("inet", ()))
             hook = later(former.hook, touched.get("netdev", ()))
             self.change = Change(f"{_printable(name)} (pid {pid})", block, hook)
