@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from router import addresses as at
 from router.appliance import Appliance
 from router.capture import Capture
 from router.flood import Flood
 from router.judge import judge
 from router.leaktest import ALLOWED, leaks, proven
+from router.probe import run
+from router.probes import Udp
 from router.scene import FRIENDLY
 from router.upkeep import wireguard_go
 
@@ -84,6 +87,20 @@ def test_wireguard_go_dies_and_comes_back(appliance: Appliance, number: int) -> 
             lambda: [e["state"] for e in events()][-2:] == ["reconnecting", "connected"],
             "reconnecting, then connected",
         )
+
+
+def test_ipv6_comes_back_when_it_is_switched_on_again(appliance: Appliance) -> None:
+    """The kernel forgets the tunnel's address as it is switched off."""
+    world = appliance.world
+    world.router.sysctl({"ipv6/conf/default/disable_ipv6": 1})
+    appliance.connect()
+    world.router.sysctl({"ipv6/conf/pc0/disable_ipv6": 0})
+
+    def answered() -> bool:
+        (result,) = run([Udp(world.lana, at.FRIENDLY.v6)], 1, 0.3)
+        return bool(result.answered)
+
+    appliance.until(answered, "IPv6 goes through the tunnel")
 
 
 def test_the_way_out_comes_and_goes(appliance: Appliance) -> None:

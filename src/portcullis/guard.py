@@ -17,11 +17,10 @@ kernel and healed; what netifd removes at its start comes back from UCI (platfor
 from __future__ import annotations
 
 from ipaddress import ip_network
-from pathlib import Path
 from socket import AF_INET, AF_INET6, if_nametoindex
 from typing import Any, NamedTuple
 
-from portcullis.netlink import IFF_UP, MAIN, IPRoute, NetlinkError
+from portcullis.netlink import IFF_UP, MAIN, IPRoute, NetlinkError, without_ipv6
 from portcullis.policy import MARK, MASK, TUNNEL, Policy
 
 LOCAL, LT, T = 255, 706, 707
@@ -250,7 +249,7 @@ class RoutingGuard:
         if not isinstance(item, Route) or item.kind != _UNICAST:
             return False
         index = _index(item.device)
-        if not index or (item.family == AF_INET6 and _without_ipv6(item.device)):
+        if not index or (item.family == AF_INET6 and without_ipv6(item.device)):
             return True
         return not any(link["flags"] & IFF_UP for link in list(self._socket().get_links(index)))
 
@@ -335,13 +334,6 @@ def _route_arguments(route: Route, scope: int) -> dict[str, Any]:
     else:
         arguments["type"] = _TYPES[route.kind]
     return arguments
-
-
-def _without_ipv6(device: str) -> bool:
-    try:
-        return Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").read_text().strip() != "0"
-    except OSError:
-        return True
 
 
 def _index(device: str) -> int:

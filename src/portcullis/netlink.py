@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from socket import AF_INET
 from types import ModuleType
 from typing import Any
@@ -61,6 +62,14 @@ def link_named(ip: IPRoute, name: str) -> Any | None:
             return None
         raise
     return found[0] if found else None
+
+
+def without_ipv6(device: str) -> bool:
+    """Whether IPv6 is switched off on a device, or there is none at all."""
+    try:
+        return Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").read_text().strip() != "0"
+    except OSError:
+        return True
 
 
 def carries(link: Any) -> bool:

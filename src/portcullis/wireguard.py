@@ -31,6 +31,7 @@ from portcullis.netlink import (
     WireGuardSocket,
     link_named,
     wgmsg,
+    without_ipv6,
 )
 from portcullis.policy import MARK, TUNNEL, Socket
 from portcullis.profile import Peer, Profile
@@ -68,7 +69,6 @@ class WireGuard:
         self._profile: Profile | None = None
         self._processes: dict[int, int] = {}  # every wireguard-go not collected yet: pid, pidfd
         self._index = 0
-        self._families: frozenset[int] = frozenset()
 
     @property
     def implementation(self) -> str:
@@ -86,7 +86,6 @@ class WireGuard:
                 self._profile = profile
                 # Every time: somebody may have taken its addresses or set it down.
                 _address(ip, profile, endpoints)
-                self._families = _families()
         except (NetlinkError, OSError) as error:
             self._abandon()
             raise DriverError(f"WireGuard device {TUNNEL}: {error}") from None
@@ -95,11 +94,11 @@ class WireGuard:
             raise
 
     def reading(self) -> Reading | None:
-        """None too where the device was set down, has lost its addresses or another stands in
-        its place: `start` puts that right, and WireGuard alone never would."""
-        if self._backend is None or not self._standing() or not _up():
+        """None too where the device was set down, lacks its addresses or another stands in its
+        place: `start` puts that right, and WireGuard alone never would."""
+        if self._backend is None or self._profile is None or not self._standing() or not _up():
             return None
-        if not self._families <= _families():
+        if not _wanted_families(self._profile) <= _families():
             return None
         try:
             return self._backend.reading()
@@ -364,6 +363,14 @@ def _up() -> bool:
     except OSError:
         return False
     return bool(struct.unpack_from("16xh", answer)[0] & IFF_UP)
+
+
+def _wanted_families(profile: Profile) -> set[int]:
+    """As `_families` has them when all is well."""
+    counting: set[int] = {
+        a.version for a in profile.addresses if a.version == 4 or not a.is_link_local
+    }
+    return counting - ({6} if without_ipv6(TUNNEL) else set())
 
 
 def _families() -> frozenset[int]:
