@@ -16,6 +16,7 @@ from portcullis.policy import Socket
 from portcullis.settings import (
     CLOSED,
     DEFAULT,
+    MOST,
     REFUSAL,
     SettingError,
     Settings,
@@ -130,6 +131,9 @@ def test_a_change_leaves_the_other_settings_alone() -> None:
         ("profiles", "-rf"),
         ("profiles", "a;b"),
         ("profiles", "x" * 65),
+        ("dns", " ".join(f"10.0.0.{n}" for n in range(1, MOST + 2))),
+        ("protected_networks", " ".join(f"lan{n}" for n in range(MOST + 1))),
+        ("profiles", " ".join(f"vpn{n}" for n in range(MOST + 1))),
     ],
 )
 def test_a_value_without_sense_is_refused(name: str, value: str) -> None:

@@ -7,6 +7,9 @@ import logging
 
 log = logging.getLogger("portcullis")
 
+LONGEST = 2000
+"""Characters: a file of thousands of lines, each wrong, must leave room for all else in a reply."""
+
 
 class Faults(dict[str, str]):
     """Part → problem, for people."""
@@ -16,7 +19,10 @@ class Faults(dict[str, str]):
         if problem is None:
             if self.pop(part, None):
                 log.info("%s: in order again", part)
-        elif self.get(part) != problem:
+            return
+        if len(problem) > LONGEST:
+            problem = f"{problem[:LONGEST]} …"
+        if self.get(part) != problem:
             self[part] = problem
             log.warning("%s: %s", part, problem)
 

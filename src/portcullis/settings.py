@@ -22,6 +22,10 @@ from portcullis.states import Mode
 PORT_MIN = 1024
 """The page's process may bind no port below: it has no rights at all (K17)."""
 
+MOST = 100
+"""Entries of a list. Each resolver takes a socket when the tunnel is proven, and a message of ubus,
+such as the status with all that is wrong, has an end."""
+
 CONFIG, SECTION, TYPE = "portcullis", "main", "portcullis"
 SCHEMA = "schema"
 """The number of the format, for migrations (uci-defaults); nothing the owner sets."""
@@ -83,9 +87,16 @@ def _word(word: str) -> str:
     return secrets_removed(word)[:60]
 
 
+def _listed(value: str) -> tuple[str, ...]:
+    found = tuple(dict.fromkeys(value.replace(",", " ").split()))
+    if len(found) > MOST:
+        raise ValueError(f"may have {MOST} entries, not {len(found)}")
+    return found
+
+
 def _resolvers(value: str) -> tuple[str, ...]:
     found = []
-    for word in value.replace(",", " ").split():
+    for word in _listed(value):
         try:
             address = ip_address(word)
         except ValueError:
@@ -102,19 +113,19 @@ def _bootstrap(value: str) -> tuple[str, ...]:
 
 
 def _names(value: str) -> tuple[str, ...]:
-    found = value.replace(",", " ").split()
+    found = _listed(value)
     for name in found:
         if reason := valid_name(name):
             raise ValueError(f"{_word(name)}: {reason}")
-    return tuple(dict.fromkeys(found))
+    return found
 
 
 def _interfaces(value: str) -> tuple[str, ...]:
-    found = value.replace(",", " ").split()
+    found = _listed(value)
     for name in found:
         if not re.fullmatch(r"[A-Za-z0-9_.@-]{1,32}", name):
             raise ValueError(f"{_word(name)} is no name of an interface")
-    return tuple(dict.fromkeys(found))
+    return found
 
 
 def _port(value: str) -> int:
