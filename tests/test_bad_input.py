@@ -48,7 +48,10 @@ def test_a_broken_configuration_closes_and_says_so(idle: Appliance, kind: str) -
     assert not status["lan_access"]
     assert any("/etc/config/portcullis" in fault for fault in status["faults"]), status["faults"]
     config.write_text(good)
-    assert idle.call("reload") == {"ok": True, "faults": []}
+    if kind == "missing":  # where nobody says that the file is there again
+        idle.until(lambda: not idle.status()["faults"], "it is read again", patience=10)
+    else:
+        assert idle.call("reload") == {"ok": True, "faults": []}
     assert measure(idle.world, probes).on_wan
 
 
@@ -220,6 +223,24 @@ def test_without_nft_the_way_out_is_taken_away_and_given_back(idle: Appliance) -
     router.ip("route replace default via 203.0.113.1\n")  # netifd's part
     idle.until_state("connected")
     leaks(idle, probes)
+
+
+def test_what_was_remembered_may_be_garbage(idle: Appliance) -> None:
+    """After a power cut, say. The daemon comes up, and writes it anew."""
+    files = [idle.home / name for name in ("networks", "boot.nft")]
+    for file in files:
+        file.write_bytes(b"\xff\xf7garbage")
+    (idle.home / "intent").write_text("connected\nvpn1\n")
+    idle.start()
+    idle.until_state("connected")
+    assert not [file.name for file in files if b"garbage" in file.read_bytes()]
+
+
+def test_status_names_the_profile_that_is_being_tried(appliance: Appliance) -> None:
+    appliance.connect("vpn1")
+    appliance.add_profile("named", appliance.world.vpn1.profile("nowhere.invalid"))
+    assert appliance.call("connect", profile="named")["ok"]
+    assert appliance.status()["profile"] == "named"
 
 
 def test_a_lost_intent_of_a_router_that_was_connected_means_connected(appliance: Appliance) -> None:

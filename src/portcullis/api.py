@@ -94,7 +94,7 @@ def status(core: Core) -> Reply:
             "advice": explained.advice,
         },
         "lan_access": core.settings.lan_access,
-        "profile": tunnel.profile.name if tunnel.profile else core.intent.profile,
+        "profile": tunnel.name or core.intent.profile,
         "tunnel": _tunnel(core),
         "networks": [
             {"name": n.name, "device": n.device, "prefixes": list(n.prefixes)}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from portcullis import lanruleset, ruleset
 from portcullis.policy import Policy
-from portcullis.storage import write_durably
+from portcullis.storage import keep
 
 log = logging.getLogger("portcullis")
 
@@ -31,8 +31,8 @@ class Boot:
             try:
                 if not text:
                     path.unlink(missing_ok=True)
-                elif not path.exists() or path.read_text() != text:
-                    write_durably(path, text)
+                else:
+                    keep(path, text)
             except (OSError, ValueError) as error:
                 log.warning("the boot guard keeps what it knew: %s", error)
             self._kept[path] = text  # once, or a full flash would be tried at every change

@@ -37,7 +37,7 @@ from portcullis.policy import Network, Outer, Policy, at_home, decide
 from portcullis.selftest.process import SelfTest
 from portcullis.settings import CLOSED, Settings
 from portcullis.states import Action, Event, State, active, transition
-from portcullis.storage import write_durably
+from portcullis.storage import keep
 from portcullis.traffic import SAMPLE, Traffic
 from portcullis.tunnel import Tunnel
 from portcullis.uplink import Uplink
@@ -255,7 +255,11 @@ class Core:
 
     def bus_up(self) -> None:
         """ubus is there (again)."""
-        self.reload()
+        try:
+            self.reload()
+        except Exception as error:  # ended by it, the next start would end in the same way
+            log.error("internal error", exc_info=error)
+            self.recover(error)
 
     def network_changed(self, _event: dict[str, Any]) -> None:
         """netifd says that an interface went up or down: read once for a burst of events."""
@@ -277,6 +281,8 @@ class Core:
             self.faults.note("settings", f"not read: {error}")
             self._read_again(_SAVE_AFTER)
             return
+        if found is CLOSED:  # nobody tells us when the file is there again
+            self._read_again(_SAVE_AFTER)
         wishes = {option: getattr(self.settings, option) for option in self._unsaved}
         self._adopt(found._replace(**wishes), problems)
 
@@ -327,9 +333,7 @@ class Core:
         self.surroundings = found
         self.block.hardware_offload_wanted = found.hardware_offload
         try:
-            text = networks.dump(found.networks)
-            if not self._paths.networks.exists() or self._paths.networks.read_text() != text:
-                write_durably(self._paths.networks, text)
+            keep(self._paths.networks, networks.dump(found.networks))
         except OSError as error:
             log.warning("networks cannot be remembered: %s", error)
         self._hold_lines()

@@ -30,3 +30,9 @@ def write_durably(path: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def keep(path: Path, text: str) -> None:
+    """The same, sparing the flash where `text` stands there already, whatever else does."""
+    if not path.exists() or path.read_bytes() != text.encode():
+        write_durably(path, text)

@@ -106,6 +106,13 @@ class Tunnel:
         self.next_attempt_at: float | None = None  # monotonic seconds
         self.notes: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The profile that is being tried, or is up; empty where there is none."""
+        if self.attempt and self._position < len(self._order):
+            return self._order[self._position]
+        return self.profile.name if self.profile else ""
+
     def start(self, order: tuple[str, ...]) -> None:
         """Begin afresh with the first profile of `order`; the others are its fallbacks."""
         self._rounds = 0
