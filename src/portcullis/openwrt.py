@@ -6,14 +6,19 @@ All of them may be dead or answer nonsense; that is a BusError and changes nothi
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from portcullis import networks, settings
 from portcullis.bus import Bus, BusError
 from portcullis.networks import Corrections, Surroundings
 from portcullis.settings import CLOSED, CONFIG, SECTION, TYPE, Settings
+
+CONFIGS = Path("/etc/config")
+_ROOM = 32768
 
 
 class ForeignChangesError(Exception):
@@ -56,7 +61,10 @@ def save(bus: Bus, config: str, changes: list[tuple[str, dict[str, Any]]]) -> No
     wish has to be kept and saved later.
     """
     if bus.call("uci", "changes", {"config": config}).get("changes"):
-        raise ForeignChangesError(f"uncommitted changes of somebody else in {config}")
+        raise ForeignChangesError(
+            f"uncommitted changes of somebody else in {config}, to be applied or reverted first"
+        )
+    _look_for_room(config)
     try:
         for method, arguments in changes:
             bus.call("uci", method, {"config": config, **arguments})
@@ -65,6 +73,19 @@ def save(bus: Bus, config: str, changes: list[tuple[str, dict[str, Any]]]) -> No
         with suppress(BusError):  # the first error tells more
             bus.call("uci", "revert", {"config": config})
         raise
+
+
+def _look_for_room(config: str) -> None:
+    """Raises BusError where a configuration cannot be written. uci does not look: on a full flash
+    what fits takes the place of the whole file, and rpcd calls that, too, a success."""
+    try:
+        size, flash = (CONFIGS / config).stat().st_size, os.statvfs(CONFIGS)
+    except OSError:
+        return  # uci and rpcd know what to say
+    if flash.f_flag & os.ST_RDONLY:
+        raise BusError(f"{CONFIGS} is read-only")
+    if flash.f_bavail * flash.f_frsize < size + _ROOM:
+        raise BusError(f"there is no room for {CONFIGS}/{config}: the flash is full")
 
 
 def read_surroundings(bus: Bus, gateways: Iterable[str], corrections: Corrections) -> Surroundings:

@@ -10,7 +10,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .uci_package import Change, Invalid, NotFound, Package, UciError, is_name, is_type
@@ -137,10 +137,10 @@ class Store:
                 return
             _empty(save_dir / name)
             descriptor, new = tempfile.mkstemp(prefix=f".{name}.uci-", dir=self.config_dir)
-            with os.fdopen(descriptor, "wb") as stream:
-                stream.write(serialise(package).encode("utf-8", "surrogateescape"))
-                stream.flush()
-                os.fsync(stream.fileno())
+            with suppress(OSError):  # uci does not look: on a full flash what fits is all there is
+                os.write(descriptor, serialise(package).encode("utf-8", "surrogateescape"))
+                os.fsync(descriptor)
+            os.close(descriptor)
             real = path.resolve()
             Path(new).chmod(stat.S_IMODE(real.stat().st_mode))
             Path(new).rename(real)
