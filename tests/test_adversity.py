@@ -126,6 +126,18 @@ def test_a_prefix_that_is_delegated_later_is_known_without_an_event(appliance: A
     )
 
 
+def test_a_firewall_that_is_reloaded_by_hand_is_read_again(appliance: Appliance) -> None:
+    """Neither netifd nor procd tells of it."""
+    assert "guest" in [network["name"] for network in appliance.status()["networks"]]
+    config = appliance.bus.config_dir / "firewall"
+    config.write_text(config.read_text().replace("list network 'guest'", ""))
+    appliance.world.firewall.start()
+    appliance.until(
+        lambda: "guest" not in [network["name"] for network in appliance.status()["networks"]],
+        "it is no protected network any more",
+    )
+
+
 def test_half_of_the_internet_behind_a_lan_router_is_refused(appliance: Appliance) -> None:
     """K4: two halves of a default route are a default route."""
     world, half = appliance.world, {"target": "0.0.0.0", "mask": 1, "nexthop": at.LAN_B.v4}

@@ -48,6 +48,7 @@ log = logging.getLogger("portcullis")
 _REPAIR_AFTER = 1.0
 _SAVE_AFTER = 5.0
 _SETTLE = 0.02
+_REREAD_AFTER = 0.2
 _BURST = 0.5  # seconds that may be looked around at a stretch, however much happens
 
 
@@ -360,6 +361,8 @@ class Core:
         long run for half of the time at most."""
         self.alarms.suspect(change.by)
         self.block.changed_by_others(change)
+        if change.zones:  # a `service firewall reload` by hand is told to nobody
+            self._read_again(_REREAD_AFTER)
         if self._look is None:
             self._look = self._loop.after(self._pace.wait(), self._look_now)
 

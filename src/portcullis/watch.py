@@ -35,6 +35,7 @@ _FAMILIES = {1: "inet", 5: "netdev"}
 _PROC_PID, _PROC_NAME = 2, 3
 _TOLD = range(16, 36)  # RTM_NEWLINK to RTM_GETRULE
 _ROUTING = (24, 25, 32, 33)  # routes and rules
+_FW4 = "fw4"
 _MOST_PID = 1 << 22
 _MOST_SETS = 64
 
@@ -42,12 +43,14 @@ _MOST_SETS = 64
 class Change(NamedTuple):
     """What others have changed. `by` is who made the last of it: `nft (pid 123)`, or nothing where
     that is not known. `block` and `hook` are what differs now in our tables of the families inet
-    and netdev, in `packetfilter`'s words; `routing` whether rules or routes have changed."""
+    and netdev, in `packetfilter`'s words; `routing` whether rules or routes have changed, `zones`
+    whether fw4's rules have, as it makes them anew from its configuration."""
 
     by: str = ""
     block: tuple[str, ...] = ()
     hook: tuple[str, ...] = ()
     routing: bool = False
+    zones: bool = False
 
 
 NOTHING_SAID = Change()
@@ -103,7 +106,7 @@ class _Transactions:
     def __init__(self) -> None:
         self.change: Change | None = None
         self._touched: dict[str, tuple[str, ...]] = {}
-        self._counts = False
+        self._counts = self._zones = False
 
     def read(self, data: bytes) -> None:
         for kind, port, body in _messages(data):
@@ -117,8 +120,10 @@ class _Transactions:
     def _touch(self, kind: int, body: bytes) -> None:
         """Part of a transaction, which may end in another datagram."""
         found = dict(_attributes(body[4:]))
-        own = _text(found.get(_OF_TABLE)) == INET.name
+        table = _text(found.get(_OF_TABLE))
+        own = table == INET.name
         self._counts |= own or kind not in _ELEMENTS
+        self._zones |= table == _FW4 and kind not in _ELEMENTS
         if not own:
             return
         what = MISSING if kind == _DELTABLE else RULES
@@ -134,12 +139,14 @@ class _Transactions:
         former = self.change or NOTHING_SAID
         touched, self._touched = self._touched, {}
         counts, self._counts = self._counts, False
+        zones, self._zones = self._zones, False
         if not ours(port):
             if not counts:
                 return
             block = later(former.block, touched.get("inet", ()))
             hook = later(former.hook, touched.get("netdev", ()))
-            self.change = Change(f"{_printable(name)} (pid {pid})", block, hook)
+            zones |= former.zones
+            self.change = Change(f"{_printable(name)} (pid {pid})", block, hook, zones=zones)
         elif self.change:
             self.change = former._replace(
                 block=() if "inet" in touched else former.block,
