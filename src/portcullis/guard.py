@@ -20,7 +20,7 @@ from ipaddress import ip_network
 from socket import AF_INET, AF_INET6, if_nametoindex
 from typing import Any, NamedTuple
 
-from portcullis.netlink import IFF_UP, MAIN, IPRoute, NetlinkError, without_ipv6
+from portcullis.netlink import IFF_UP, MAIN, IPRoute, NetlinkError, routes, without_ipv6
 from portcullis.policy import MARK, MASK, TUNNEL, Policy
 
 LOCAL, LT, T = 255, 706, 707
@@ -186,7 +186,7 @@ class RoutingGuard:
         names: dict[int, str] = {}
         for family in (AF_INET, AF_INET6):
             for table in (LT, T):
-                for route in list(self._socket().get_routes(family=family, table=table)):
+                for route in routes(family, table):
                     if route.get_attr("RTA_TABLE") == table:
                         found.add(self._read_route(family, table, route, names))
         return frozenset(found)

@@ -10,10 +10,13 @@ through `get_attr`, and the family is always given.
 
 from __future__ import annotations
 
+import struct
 import sys
+from errno import ENOENT
 from importlib.util import find_spec
+from os import strerror
 from pathlib import Path
-from socket import AF_INET
+from socket import AF_INET, AF_NETLINK, SOCK_CLOEXEC, SOCK_RAW, socket
 from types import ModuleType
 from typing import Any
 
@@ -33,6 +36,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic.wireguard import WireGuard as WireGuardSocket
 from pyroute2.netlink.generic.wireguard import wgmsg
 from pyroute2.netlink.nfnetlink.nfctsocket import NFCTSocket
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 if sys.modules.get("unittest", sys) is None:
     del sys.modules["unittest"]
@@ -42,6 +46,10 @@ __all__ = ["IPRoute", "NetlinkError", "WireGuardSocket", "wgmsg"]
 MAIN = 254
 IFF_UP = 1
 _IFF_LOWER_UP = 1 << 16
+_HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
+_GETROUTE, _DUMP, _ERROR, _DONE = 26, 0x301, 2, 3
+_SOL_NETLINK, _STRICT = 270, 12  # NETLINK_GET_STRICT_CHK
+_TABLE, _DST_LEN = 15, 17  # RTA_TABLE; where a message has the length of its prefix
 
 
 def conntrack_flush() -> None:
@@ -78,12 +86,39 @@ def carries(link: Any) -> bool:
     return bool(flags & IFF_UP and flags & _IFF_LOWER_UP)
 
 
-def default_routes(ip: IPRoute, family: int) -> set[int]:
+def routes(family: int, table: int, shorter: int = 129) -> list[Any]:
+    """Routes of a table, to prefixes shorter than that. Raises OSError.
+
+    The kernel is asked for this table alone, which pyroute2 cannot do, and only what counts is
+    decoded: of thousands of routes that takes seconds.
+    """
+    asking = _HEADER.pack(36, _GETROUTE, _DUMP, 1, 0) + struct.pack("=B11x", family)
+    found: list[Any] = []
+    with socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0) as asked:
+        asked.setsockopt(_SOL_NETLINK, _STRICT, 1)
+        asked.send(asking + struct.pack("=HHI", 8, _TABLE, table))
+        while True:
+            data, at = asked.recv(1 << 16), 0
+            while at < len(data):
+                length, kind, *_ = _HEADER.unpack_from(data, at)
+                if kind in (_ERROR, _DONE):
+                    (code,) = struct.unpack_from("=i", data, at + _HEADER.size)
+                    if code not in (0, -ENOENT):
+                        raise OSError(-code, strerror(-code))
+                    return found  # without any, where nobody has ever put a route into the table
+                if data[at + _DST_LEN] < shorter:
+                    route = rtmsg(data[at : at + length])
+                    route.decode()
+                    found.append(route)
+                at += length + 3 & ~3
+
+
+def default_routes(family: int) -> set[int]:
     """Interface indexes that default routes of the main table leave by."""
     found = set()
-    for route in list(ip.get_routes(family=family, table=MAIN)):
-        widest = 8 if family == AF_INET else 16  # 0/1 and 128/1 are a default route as well
-        if route["dst_len"] >= widest or route["type"] != 1:
+    widest = 8 if family == AF_INET else 16  # 0/1 and 128/1 are a default route as well
+    for route in routes(family, MAIN, widest):
+        if route["type"] != 1:
             continue
         if (index := route.get_attr("RTA_OIF")) is not None:
             found.add(index)

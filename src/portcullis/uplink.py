@@ -35,7 +35,7 @@ def read(protected: tuple[str, ...]) -> Uplink:
         names = {index: str(link.get_attr("IFLA_IFNAME")) for index, link in links.items()}
         families, gateways = set(), set()
         for version, family in ((4, AF_INET), (6, AF_INET6)):
-            for index in default_routes(ip, family) & links.keys():
+            for index in default_routes(family) & links.keys():
                 if names[index] == TUNNEL:
                     continue
                 gateways.add(names[index])
