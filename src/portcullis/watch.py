@@ -38,6 +38,7 @@ _ROUTING = (24, 25, 32, 33)  # routes and rules
 _FW4 = "fw4"
 _MOST_PID = 1 << 22
 _MOST_SETS = 64
+_TURN = 50
 
 
 class Change(NamedTuple):
@@ -86,7 +87,7 @@ class Watch:
         return watched
 
     def _drain(self, watched: socket.socket, seen: _Transactions | _Changes) -> None:
-        while True:
+        for _ in range(_TURN):  # there are others in the loop, and who floods us never ends
             try:
                 seen.read(watched.recv(65536))
             except BlockingIOError:
