@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from portcullis import block
-from portcullis.attachment import Outside
+from portcullis.attachment import Netdev, Outside
 from portcullis.block import Block
 from portcullis.faults import Faults
 from portcullis.packetfilter import FilterError
@@ -98,6 +98,22 @@ def test_what_others_have_changed_is_put_right_first(
     made.changed_by_others(change)
     made.apply(CLOSED, OUTSIDE)
     assert " ".join(steps) == order
+
+
+def test_queues_are_emptied_wherever_the_line_runs(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, as blocking begins: of a VLAN's device and below, of a bridge and its ports."""
+    names: list[str] = []
+    monkeypatch.setattr(block, "drop_queued", names.extend)
+    made._filter = Raced(0)
+    vlan, base = Netdev("eth1.7", 5, lower=2, kind="vlan"), Netdev("eth1", 2)
+    bridge, port = Netdev("br-wan", 7), Netdev("wan", 8, master=7)
+    netdevs = (vlan, base, bridge, port, Netdev("br-lan", 3), Netdev("lan1", 4, master=3))
+    outside = Outside(("eth1.7", "br-wan"), netdevs=netdevs)
+    for policy in (CLOSED._replace(released=True), CLOSED, CLOSED):
+        made.apply(policy, outside)
+    assert names == ["eth1.7", "eth1", "br-wan", "wan"]
 
 
 def test_rules_of_others_that_come_first_are_told_while_it_blocks(made: Any) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
@@ -52,6 +53,24 @@ def test_the_filter_alone_ends_flows_that_nobody_has_cut(masquerade: bool) -> No
             world.router.nft(ruleset.render(Policy(networks=networks)))
             result = measure(world, probes)
     assert not result.leaks, str(result)
+
+
+def test_what_waits_in_the_queue_of_a_shaped_line_is_dropped(appliance: Appliance) -> None:
+    """It has passed all layers already (SQM)."""
+    world, line = appliance.world, ["dev", at.WAN_DEVICE]
+    shaped = ["tc", "qdisc", "add", *line, "root", "tbf", "rate", "200kbit", "burst", "2kb"]
+    if world.router.run([*shaped, "latency", "3s"], check=False).returncode:
+        pytest.skip("no token bucket in this kernel")
+    with Flood(world.lana, FRIENDLY, rate=500), Capture(world.isp, world.access) as wan:
+        shown = ["tc", "-s", "qdisc", "show", *line]
+        full = re.compile(r"backlog \S+ \d{3,}p")
+        appliance.until(lambda: full.search(world.router.run(shown).stdout), "a hundred packets")
+        assert appliance.call("connect", profile="vpn1")["ok"]
+        began = time.time()
+        appliance.until_state("connected")
+    assert judge([frame for frame in wan.frames if frame.time < began], ALLOWED).leaks
+    verdict = judge([frame for frame in wan.frames if frame.time > began], ALLOWED)
+    assert verdict.clean and verdict.passed["tunnel"], str(verdict)
 
 
 def test_a_flow_begins_anew_at_both_flips(appliance: Appliance) -> None:

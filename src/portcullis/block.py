@@ -21,7 +21,7 @@ from portcullis.egresshook import EgressHook
 from portcullis.faults import Faults
 from portcullis.guard import RoutingGuard
 from portcullis.lastresort import LastResort
-from portcullis.netlink import NetlinkError, conntrack_flush
+from portcullis.netlink import NetlinkError, conntrack_flush, drop_queued
 from portcullis.nft import Nftables, NftError
 from portcullis.offload import ADVICE, OFFLOAD, hardware_used
 from portcullis.packetfilter import FilterError, PacketFilter
@@ -103,6 +103,8 @@ class Block:
                 self._close_off(outside.upstream, (*house, *outside.doubtful))
         else:
             flipped = self._cut_flows(policy)
+            if flipped and not policy.released:
+                self._drop_queued(outside)
         self._look_at_offload()
         if filtered or policy.released:
             self._give_back()
@@ -192,6 +194,21 @@ class Block:
         flipped = self._released is not policy.released
         self._released = policy.released
         return flipped
+
+    def _drop_queued(self, outside: Outside) -> None:
+        """What had passed all layers before, also at devices below and ports of bridges."""
+        leading = (*outside.upstream, *outside.pppoe)
+        upper = [netdev for netdev in outside.netdevs if netdev.name in leading]
+        lower = {netdev.lower for netdev in upper}
+        masters = {netdev.ifindex for netdev in upper}
+        try:
+            drop_queued(
+                netdev.name
+                for netdev in outside.netdevs
+                if netdev in upper or netdev.ifindex in lower or netdev.master in masters
+            )
+        except (NetlinkError, OSError) as error:
+            log.warning("what waited to be sent was not dropped: %s", error)
 
     def _look_at_rules(self, policy: Policy) -> None:
         """Rules of others that come first take traffic from the tunnel; the filter blocks it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Iterable
 from errno import ENOENT
 from importlib.util import find_spec
 from os import strerror
@@ -59,6 +60,20 @@ def conntrack_flush() -> None:
     """
     with NFCTSocket() as conntrack:
         conntrack.flush()
+
+
+def drop_queued(devices: Iterable[str]) -> None:
+    """Have devices forget what waits to be sent (K3): a shaped line (SQM) is behind by a tenth of
+    a second and more. Raises NetlinkError or OSError.
+
+    The kernel empties a device's queue where its length changes; all else of it stays.
+    """
+    with IPRoute() as ip:
+        for device in devices:
+            if link := link_named(ip, device):
+                length = link.get_attr("IFLA_TXQLEN") or 0
+                for other in (length + 1, length):
+                    ip.link("set", index=link["index"], txqlen=other)
 
 
 def link_named(ip: IPRoute, name: str) -> Any | None:
