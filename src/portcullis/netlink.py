@@ -50,7 +50,8 @@ _IFF_LOWER_UP = 1 << 16
 _HEADER = struct.Struct("=IHHII")  # struct nlmsghdr
 _GETROUTE, _DUMP, _ERROR, _DONE = 26, 0x301, 2, 3
 _SOL_NETLINK, _STRICT = 270, 12  # NETLINK_GET_STRICT_CHK
-_TABLE, _DST_LEN = 15, 17  # RTA_TABLE; where a message has the length of its prefix
+_TABLE = 15  # RTA_TABLE
+_FAMILY, _DST_LEN = 16, 17  # where a message has them
 
 
 def conntrack_flush() -> None:
@@ -121,7 +122,8 @@ def routes(family: int, table: int, shorter: int = 129) -> list[Any]:
                     if code not in (0, -ENOENT):
                         raise OSError(-code, strerror(-code))
                     return found  # without any, where nobody has ever put a route into the table
-                if data[at + _DST_LEN] < shorter:
+                # A kernel without IPv6 sends what it has.
+                if data[at + _FAMILY] == family and data[at + _DST_LEN] < shorter:
                     route = rtmsg(data[at : at + length])
                     route.decode()
                     found.append(route)
