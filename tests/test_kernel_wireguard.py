@@ -266,8 +266,8 @@ def test_a_device_put_in_its_place_is_replaced(connected: Appliance) -> None:
 
 def test_disconnecting_removes_the_device(connected: Appliance) -> None:
     assert ask(connected, "disconnect")["ok"]
-    connected.until(lambda: device(connected) is None, "no pc0", PATIENCE)
-    assert status(connected)["state"] == "not_connected"
+    connected.until(lambda: status(connected)["state"] == "not_connected", "the end", PATIENCE)
+    assert device(connected) is None
 
 
 DAYS = 2 * 86400.0

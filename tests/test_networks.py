@@ -144,8 +144,12 @@ def test_a_guest_network_with_its_way_to_the_internet_is_protected() -> None:
 
 
 def test_a_network_that_may_not_go_out_is_not_protected() -> None:
-    found = derive([*STANDARD, GUEST], firewall(LAN_ZONE, WAN_ZONE, LAN_TO_WAN, zone("g", "guest")))
+    zones = firewall(LAN_ZONE, WAN_ZONE, LAN_TO_WAN, zone("g", "guest"))
+    found = derive([*STANDARD, GUEST], zones)
     assert (names(found), "br-guest" in found.upstream) == (["lan"], True)
+    assert "guest (br-guest) forwards nowhere and counts as the internet" in " ".join(found.notes)
+    for decided in (Corrections(("guest",)), Corrections((), ("guest",))):
+        assert not derive([*STANDARD, GUEST], zones, (), decided).notes
 
 
 def test_a_zone_that_forwards_to_the_vpn_alone_is_protected() -> None:

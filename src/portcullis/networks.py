@@ -122,7 +122,11 @@ def derive(
         elif not corrected and (
             not homes or any(z.masqueraded or z.name not in served for z in homes)
         ):
-            continue
+            if _may_be_the_owners(interface, homes):
+                notes.append(
+                    f"{name} ({device}) forwards nowhere and counts as the internet. Is it yours?"
+                    f" Then add it to protected_networks, else to internet_networks"
+                )
         elif interface.get("up") and (corrected or interface.get("proto") == "static"):
             try:
                 prefixes, ways = tuple(_prefixes(interface)), tuple(_routes(interface))
@@ -188,6 +192,12 @@ def load(text: str, gateways: Iterable[str] = ()) -> tuple[Network, ...]:
     except (KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"not a list of networks: {error!r}") from None
     return tuple(n for n in networks if n.device not in (*_VIRTUAL, *gateways))
+
+
+def _may_be_the_owners(interface: dict[str, Any], homes: list[_Zone]) -> bool:
+    """A network without internet (cameras, say) is one of the house that nothing vouches for."""
+    doubt = not homes or any(zone.masqueraded or zone.answers for zone in homes)
+    return not doubt and bool(interface.get("up")) and interface.get("proto") == "static"
 
 
 def _leads_upstream(interface: dict[str, Any], own: tuple[str, ...] = ()) -> bool:
