@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -238,15 +239,27 @@ def test_an_intent_that_makes_no_sense_closes(router: Router, kind: str) -> None
     assert not router.released
 
 
-@pytest.mark.parametrize("kind", ["folder", "dangling link"])
+@pytest.mark.parametrize("kind", ["folder", "dangling link", "pipe"])
 def test_an_intent_that_cannot_be_read_closes(busybox: Router, kind: str) -> None:
     busybox.remember("")
     intent = busybox.path("etc/portcullis/intent")
     intent.unlink()
     if kind == "folder":
         intent.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(intent)
     else:
         intent.symlink_to("nowhere")
+    busybox.guard()
+    assert not busybox.released
+
+
+@pytest.mark.parametrize("name", ["boot.nft", "lan.nft"])
+def test_what_never_ends_does_not_hold_up_the_boot(busybox: Router, name: str) -> None:
+    busybox.remember(CONNECTED)
+    memory = busybox.path("etc/portcullis") / name
+    memory.unlink(missing_ok=True)
+    os.mkfifo(memory)
     busybox.guard()
     assert not busybox.released
 

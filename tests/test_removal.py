@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -97,6 +99,21 @@ def test_nothing_of_it_is_left_in_uci_and_netifd_and_fw4_hear_of_it(router: Inst
     assert "config interface 'lan'" in router.config("network")
     told = router.told("services").split("\n")
     assert {"network reload", "firewall reload", "rpcd reload"} <= set(told)
+
+
+def test_with_a_full_tmp_no_configuration_is_lost(router: Installed) -> None:
+    """uci does not look at what could be written."""
+    former = {name: router.config(name) for name in ("network", "firewall")}
+    shutil.copy(router.path("tmp/postrm"), router.path("postrm"))
+    tmp = router.path("tmp")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", tmp], check=True)
+    try:
+        (tmp / "rest").write_bytes(bytes(4096))
+        router.remove("/postrm remove")
+        assert {name: router.config(name) for name in former} == former
+        assert "delete the sections portcullis* there yourself" in router.log()
+    finally:
+        subprocess.run(["umount", tmp], check=True)
 
 
 def test_what_others_have_staged_is_neither_committed_nor_in_force_nor_lost(

@@ -82,7 +82,8 @@ class Door:
                 raise Refusal("denied", "Your session has ended: log in again.") from None
             raise Refusal("unavailable", f"The login cannot be checked: {error}") from None
         if answer.get("access") is not True:
-            raise Refusal("forbidden", "Your login may look at this, but not change it.")
+            may = "not look at this" if name in READ else "look at this, but not change it"
+            raise Refusal("forbidden", f"Your login may {may}.")
         if name in READ:
             self._believed = {k: until for k, until in self._believed.items() if until > now}
             self._believed[session, function] = now + _BELIEVED

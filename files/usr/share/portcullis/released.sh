@@ -13,6 +13,8 @@ _portcullis_disconnected() {
 	local intent=/var/run/portcullis/intent
 	[ -e "$intent" ] || intent=/etc/portcullis/intent
 	if [ -e "$intent" ] || [ -L "$intent" ]; then
+		# What is no plain file may give no end to the waiting, and to the boot with it.
+		[ -f "$intent" ] || return 1
 		# At most one byte more than the word: a shell would lose a NUL, and hold a whole
 		# file of garbage in memory.
 		[ "$(head -c 13 "$intent" 2> /dev/null | tr '\0' '?')" = disconnected ]
