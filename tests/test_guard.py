@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -442,6 +443,20 @@ def test_a_closed_socket_is_opened_again(guard: RoutingGuard) -> None:
     guard.reconcile(HOUSE)
     guard.close()
     assert guard.reconcile(HOUSE) == ()
+
+
+def test_looking_again_and_again_takes_no_memory(router: Namespace, guard: RoutingGuard) -> None:
+    guard.reconcile(CONNECTED)
+
+    def resident() -> int:
+        for _ in range(150):
+            assert not guard.standing(CONNECTED)
+        status = Path("/proc/self/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0])
+
+    resident()  # what is cached
+    former = resident()
+    assert resident() < former + 500, "kB"
 
 
 def test_standing_changes_nothing(router: Namespace, guard: RoutingGuard) -> None:

@@ -17,7 +17,7 @@ kernel and healed; what netifd removes at its start comes back from UCI (platfor
 from __future__ import annotations
 
 from ipaddress import ip_network
-from socket import AF_INET, AF_INET6, if_nametoindex
+from socket import AF_INET, AF_INET6, if_indextoname, if_nametoindex
 from typing import Any, NamedTuple
 
 from portcullis.netlink import IFF_UP, MAIN, IPRoute, NetlinkError, routes, without_ipv6
@@ -183,23 +183,20 @@ class RoutingGuard:
 
     def _routes(self) -> frozenset[Rule | Route]:
         found = set()
-        names: dict[int, str] = {}
         for family in (AF_INET, AF_INET6):
             for table in (LT, T):
                 for route in routes(family, table):
                     if route.get_attr("RTA_TABLE") == table:
-                        found.add(self._read_route(family, table, route, names))
+                        found.add(self._read_route(family, table, route))
         return frozenset(found)
 
-    def _read_route(self, family: int, table: int, route: Any, names: dict[int, str]) -> Route:
+    def _read_route(self, family: int, table: int, route: Any) -> Route:
         any_address = "0.0.0.0" if family == AF_INET else "::"
         destination = f"{route.get_attr('RTA_DST') or any_address}/{route['dst_len']}"
         device = gateway = ""
         if route["type"] == _UNICAST:
             index = route.get_attr("RTA_OIF") or 0
-            if index not in names:
-                names[index] = self._name(index)
-            device = names[index]
+            device = _name(index)
             # Several next hops, or one of the other family, are never ours.
             via = [route.get_attr(name) for name in ("RTA_MULTIPATH", "RTA_VIA")]
             gateway = str(next(filter(None, [route.get_attr("RTA_GATEWAY"), *via]), ""))
@@ -208,11 +205,6 @@ class RoutingGuard:
         return Route(
             family, table, destination, route["type"], device, metric, gateway, route["tos"], source
         )
-
-    def _name(self, index: int) -> str:
-        for link in list(self._socket().get_links(index)):
-            return str(link.get_attr("IFLA_IFNAME"))
-        return f"#{index}"
 
     def _apply(self, addition: bool, item: Rule | Route) -> None:
         if not addition:
@@ -244,14 +236,16 @@ class RoutingGuard:
             if error.code not in (_ENOENT, _ESRCH, _ENODEV):
                 raise
 
-    def _absent_device(self, item: Rule | Route) -> bool:
+    @staticmethod
+    def _absent_device(item: Rule | Route) -> bool:
         """Whether a route cannot stand because its device is not there or not up."""
         if not isinstance(item, Route) or item.kind != _UNICAST:
             return False
         index = _index(item.device)
         if not index or (item.family == AF_INET6 and without_ipv6(item.device)):
             return True
-        return not any(link["flags"] & IFF_UP for link in list(self._socket().get_links(index)))
+        with IPRoute() as ip:
+            return not any(link["flags"] & IFF_UP for link in list(ip.get_links(index)))
 
 
 def _harmless(addition: bool, item: Rule | Route) -> bool:
@@ -334,6 +328,15 @@ def _route_arguments(route: Route, scope: int) -> dict[str, Any]:
     else:
         arguments["type"] = _TYPES[route.kind]
     return arguments
+
+
+def _name(index: int) -> str:
+    """Not by our socket: each link that pyroute2 0.9 is asked for by one costs a page, for as long
+    as the socket lives."""
+    try:
+        return if_indextoname(index)
+    except OSError:
+        return f"#{index}"
 
 
 def _index(device: str) -> int:
