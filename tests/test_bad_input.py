@@ -225,6 +225,13 @@ def test_without_nft_the_way_out_is_taken_away_and_given_back(idle: Appliance) -
     leaks(idle, probes)
 
 
+def test_where_rpcd_has_gone_status_says_what_to_do(appliance: Appliance) -> None:
+    """The real one hangs for good where ubusd was restarted under it."""
+    appliance.bus.stop_others()
+    faults = appliance.call("reload")["faults"]
+    assert any(f.startswith("settings: ") and "service rpcd restart" in f for f in faults), faults
+
+
 def test_what_was_remembered_may_be_garbage(idle: Appliance) -> None:
     """After a power cut, say. The daemon comes up, and writes it anew."""
     files = [idle.home / name for name in ("networks", "boot.nft")]

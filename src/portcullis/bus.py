@@ -107,6 +107,8 @@ class Bus:
             if "timed out" in text:
                 self._resting_until = time.monotonic() + self._rest
             status = text.partition("occured: ")[2] or ("No object" if "not found" in text else "")
+            if status == "No object" and name in ("uci", "session"):
+                text = f"{text} Is rpcd hanging? service rpcd restart"
             raise BusError(f"ubus call {name} {method}: {text}", status) from None
         finally:
             self._soon()
