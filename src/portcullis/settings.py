@@ -90,7 +90,7 @@ def _word(word: str) -> str:
 def _listed(value: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(value.replace(",", " ").split()))
     if len(found) > MOST:
-        raise ValueError(f"may have {MOST} entries, not {len(found)}")
+        raise ValueError(f"takes at most {MOST} entries")
     return found
 
 
