@@ -14,6 +14,7 @@ _STATES = "tests/test_state_table.py::test_"
 _FRAMES = "tests/test_egress_hook.py::test_"
 _ELSE = f"{_FRAMES}nothing_else_passes_and_it_is_counted"
 _UNARMED = "tests/test_unarmed_block.py::test_"
+_OUTWARD = "tests/test_attack_outward.py::test_"
 _INWARD = "tests/test_attack_tunnel.py::test_"
 
 BLOCKING = (
@@ -49,6 +50,14 @@ BLOCKING = (
         "\t\tth dport 53 meta l4proto {{ tcp, udp }} goto to_resolver",
         "th dport 53 meta l4proto {{ tcp, udp }} goto to_resolver",
         (f"{_INWARD}no_address_of_the_house_goes_into_the_tunnel",),
+    ),
+    Mutant(
+        "K1",
+        "a WAN port in the house's bridge carries the house's frames",
+        _EGRESS,
+        "meta pkttype != host counter name blocked_frames drop",
+        "meta pkttype != host accept",
+        (f"{_OUTWARD}a_wan_port_in_the_houses_bridge_carries_nothing_of_the_house",),
     ),
     Mutant(
         "K2",
@@ -139,6 +148,16 @@ BLOCKING = (
         '\t\tct state established accept comment "x"\n'
         '\t\tiifname . oifname vmap @forwards comment "tunnel',
         ("tests/test_established_flows.py::test_the_filter_alone_ends_flows_that_nobody_has_cut",),
+    ),
+    Mutant(
+        "K3",
+        "what waits in the line's queue goes on leaving",
+        _BLOCK,
+        "                self._drop_queued(outside)\n",
+        "                pass\n",
+        (
+            "tests/test_established_flows.py::test_what_waits_in_the_queue_of_a_shaped_line_is_dropped",
+        ),
     ),
     Mutant(
         "K4",

@@ -37,6 +37,14 @@ PEOPLE = (
     ),
     Mutant(
         "K14",
+        "the kernel's own rule for the router is not put back",
+        _GUARD,
+        "        rules.add(_local(family))\n",
+        "",
+        ("tests/test_guard.py::test_the_kernels_own_local_rule_is_put_back",),
+    ),
+    Mutant(
+        "K14",
         "the last resort takes the house's own devices down",
         "src/portcullis/lastresort.py",
         "alone = [device for device in upstream if device not in kept]",
