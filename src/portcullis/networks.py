@@ -125,7 +125,7 @@ def derive(
             if _may_be_the_owners(interface, homes):
                 notes.append(
                     f"{name} ({device}) forwards nowhere and counts as the internet. Is it yours?"
-                    f" Then add it to protected_networks, else to internet_networks"
+                    " Then add it to protected_networks, else to internet_networks"
                 )
         elif interface.get("up") and (corrected or interface.get("proto") == "static"):
             try:
