@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,6 +175,64 @@ def test_changes_of_profile_leave_nothing_behind(appliance: Appliance) -> None:
 def _ticks(process: Path) -> int:
     fields = (process / "stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+@contextmanager
+def without_descriptors(appliance: Appliance) -> Iterator[None]:
+    """The core can open nothing more, whatever it closes."""
+    assert appliance.daemon
+    limit, pid = resource.RLIMIT_NOFILE, appliance.daemon.pid
+    soft, hard = resource.prlimit(pid, limit)
+    resource.prlimit(pid, limit, (3, hard))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, limit, (soft, hard))
+
+
+def in_order(appliance: Appliance, state: str) -> None:
+    def found() -> bool:
+        status = appliance.status()
+        return status["state"] == state and not status["faults"]
+
+    appliance.until(found, f"{state}, and nothing is wrong", patience=15)
+
+
+def test_a_core_without_descriptors_carries_out_what_is_asked(appliance: Appliance) -> None:
+    """Whatever cannot be read or done meanwhile is tried again, not only when something happens."""
+
+    def faults() -> str:
+        return str(appliance.status()["faults"])
+
+    appliance.connect()
+    with without_descriptors(appliance):
+        appliance.until(lambda: appliance.call("devices") and "devices: " in faults(), "a control")
+        assert appliance.call("set", name="lan_access", value="0")["ok"]
+        assert appliance.call("disconnect")["ok"]
+        appliance.until_state("not_connected")
+        appliance.world.router.ip("addr add 203.0.113.77/24 dev eth1\n")
+        appliance.until(lambda: "uplink: " in faults(), "a second control")
+    in_order(appliance, "not_connected")
+    assert not appliance.call("get")["lan_access"]
+    appliance.connect()
+    in_order(appliance, "connected")
+
+
+def test_a_core_without_descriptors_keeps_denied_what_was_denied(appliance: Appliance) -> None:
+    appliance.connect()
+    assert appliance.call("set_device", mac="02:00:00:00:00:0a", access="denied")["ok"]
+
+    def denied() -> bool:
+        table = appliance.world.router.run(["nft", "list", "table", "inet", "portcullis"]).stdout
+        return "goto between" in table.partition("map forwards")[2].partition("}")[0]
+
+    appliance.until(denied, "the exception")
+    with without_descriptors(appliance):
+        assert appliance.call("set", name="mode", value="at_all_times")["ok"]
+        appliance.until(lambda: "LAN access" in str(appliance.status()["faults"]), "a control")
+        assert denied()
+    in_order(appliance, "connected")
+    assert denied()
 
 
 def test_a_connect_that_cannot_be_saved_is_told_and_outlives_a_crash(appliance: Appliance) -> None:

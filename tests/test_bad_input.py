@@ -160,12 +160,17 @@ def test_a_corrupt_intent_is_taken_for_connected(idle: Appliance) -> None:
 
 def test_an_intent_that_cannot_be_saved_is_obeyed_and_told(appliance: Appliance) -> None:
     appliance.connect()
-    (appliance.home / ".intent.new").mkdir()  # the temporary file cannot be made
+    obstacle = appliance.home / ".intent.new"  # the temporary file cannot be made
+    obstacle.mkdir()
     answer = appliance.call("disconnect")
     assert answer["ok"]
     assert "holds until reboot" in answer["warning"]
     appliance.until_state("not_connected")
     assert any("holds until reboot" in fault for fault in appliance.status()["faults"])
+    obstacle.rmdir()
+    intent = appliance.home / "intent"
+    appliance.until(lambda: intent.read_text().startswith("disconnected"), "saved after all")
+    appliance.until(lambda: not appliance.status()["faults"], "nothing is wrong any more")
 
 
 def test_staged_changes_of_others_are_never_committed(appliance: Appliance) -> None:
@@ -228,8 +233,13 @@ def test_without_nft_the_way_out_is_taken_away_and_given_back(idle: Appliance) -
 def test_where_rpcd_has_gone_status_says_what_to_do(appliance: Appliance) -> None:
     """The real one hangs for good where ubusd was restarted under it."""
     appliance.bus.stop_others()
-    faults = appliance.call("reload")["faults"]
-    assert any(f.startswith("settings: ") and "service rpcd restart" in f for f in faults), faults
+
+    def told() -> bool:
+        """Not at once where a call was under way: the bus is not asked for a while then."""
+        faults = appliance.call("reload")["faults"]
+        return any(f.startswith("settings: ") and "service rpcd restart" in f for f in faults)
+
+    appliance.until(told, "the advice")
 
 
 def test_what_was_remembered_may_be_garbage(idle: Appliance) -> None:

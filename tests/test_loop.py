@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from portcullis.loop import Loop, Pace
+from portcullis.loop import Deferred, Loop, Pace
 
 LATE = 5.0  # a test that waits so long has failed
 
@@ -111,6 +111,28 @@ def test_a_timer_may_cancel_another_of_the_same_turn(
     loop.after(0.01, loop.stop)
     loop.run()
     assert (ears.heard, ears.errors) == ([], [])
+
+
+def test_what_several_ask_for_comes_once_at_the_soonest_time(loop: Loop, ears: Ears) -> None:
+    deferred = Deferred(loop, ears.hear("deferred"))
+    deferred.within(0.04)
+    deferred.within(0.0)
+    deferred.within(0.02)
+    loop.after(0.01, ears.hear("later"))
+    loop.after(0.06, loop.stop)
+    loop.run()
+    assert ears.heard == ["deferred", "later"]
+
+
+def test_what_was_deferred_can_be_cancelled_and_asked_for_again(loop: Loop, ears: Ears) -> None:
+    deferred = Deferred(loop, ears.hear("deferred"))
+    deferred.within(0.0)
+    deferred.cancel()
+    loop.after(0.01, ears.hear("later"))
+    loop.after(0.02, lambda: deferred.within(0.0))
+    loop.after(0.04, loop.stop)
+    loop.run()
+    assert ears.heard == ["later", "deferred"]
 
 
 def test_a_timer_that_has_run_can_be_cancelled(loop: Loop, ears: Ears) -> None:

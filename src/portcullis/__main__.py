@@ -60,16 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     if not _alone(options.run):
         log.error("another portcullis runs already: two would undo each other's work")
         return 1
-    loop = Loop(lambda error: failed(error))
+    loop = Loop(lambda error: core.recover(error))
     # Before the bus: python-ubus takes over what is at its default, and swallows SIGTERM.
     loop.on_signal(signal.SIGTERM, loop.stop)
     loop.on_signal(signal.SIGINT, loop.stop)
     driver = WireGuard(lambda descriptor: loop.add(descriptor, reap), loop.remove)
     loop.on_signal(signal.SIGCHLD, driver.reap)
-
-    def failed(error: Exception) -> None:
-        log.error("internal error", exc_info=error)
-        core.recover(error)
 
     def reap() -> None:
         driver.reap()

@@ -32,6 +32,7 @@ from portcullis.watch import Change
 log = logging.getLogger("portcullis")
 
 FILTER, GUARD, HOOK = "packet filter", "routing guard", "egress hook"
+CONNTRACK = "conntrack"
 _TRIES = 20  # of arming: who deletes the table between a change and its reading back is no fault
 
 
@@ -103,6 +104,7 @@ class Block:
                 self._close_off(outside.upstream, (*house, *outside.doubtful))
         else:
             flipped = self._cut_flows(policy)
+            whole = whole and CONNTRACK not in self._faults
             if flipped and not policy.released:
                 self._drop_queued(outside)
         self._look_at_offload()
@@ -187,9 +189,9 @@ class Block:
             conntrack_flush()
         except (NetlinkError, OSError) as error:
             reason = f"flows cannot be cut (package kmod-nf-conntrack-netlink?): {error}"
-            self._faults.note("conntrack", reason)
+            self._faults.note(CONNTRACK, reason)
             return False
-        self._faults.note("conntrack", None)
+        self._faults.note(CONNTRACK, None)
         self._flow_key = policy.flow_key()
         flipped = self._released is not policy.released
         self._released = policy.released

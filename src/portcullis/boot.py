@@ -7,27 +7,36 @@ import logging
 from pathlib import Path
 
 from portcullis import lanruleset, ruleset
+from portcullis.loop import Deferred, Loop
 from portcullis.policy import Policy
 from portcullis.storage import keep
 
 log = logging.getLogger("portcullis")
 
+_AGAIN_AFTER = 60.0  # a full flash is not tried at every change
+
 
 class Boot:
     """`inet` and `lan`: the files for the tables `inet portcullis` and `bridge portcullis`."""
 
-    def __init__(self, inet: Path, lan: Path) -> None:
+    def __init__(self, loop: Loop, inet: Path, lan: Path) -> None:
         self._inet, self._lan = inet, lan
-        self._kept: dict[Path, str] = {}
+        self._wanted: dict[Path, str] = {}
+        self._tried: dict[Path, str] = {}
+        self._again = Deferred(loop, self._try_again)
 
     def prepare(self, policy: Policy, lan_known: bool) -> None:
         """Write what has changed."""
-        texts = {self._inet: ruleset.boot(policy)}
+        self._wanted[self._inet] = ruleset.boot(policy)
         if lan_known:
-            texts[self._lan] = lanruleset.boot(policy.lan)
-        for path, text in texts.items():
-            if self._kept.get(path) == text:
+            self._wanted[self._lan] = lanruleset.boot(policy.lan)
+        self._write()
+
+    def _write(self) -> None:
+        for path, text in self._wanted.items():
+            if self._tried.get(path) == text:
                 continue
+            self._tried[path] = text
             try:
                 if not text:
                     path.unlink(missing_ok=True)
@@ -35,4 +44,8 @@ class Boot:
                     keep(path, text)
             except (OSError, ValueError) as error:
                 log.warning("the boot guard keeps what it knew: %s", error)
-            self._kept[path] = text  # once, or a full flash would be tried at every change
+                self._again.within(_AGAIN_AFTER)
+
+    def _try_again(self) -> None:
+        self._tried.clear()
+        self._write()

@@ -57,6 +57,7 @@ class Bus:
         self._timer: Timer | None = None
         self._rest = rest
         self._resting_until = self._hangs_until = 0.0
+        self._unanswered = ""
         self.problem = "not connected to ubus yet"
 
     @property
@@ -97,19 +98,21 @@ class Bus:
         if self._ubus is None:
             raise BusError(self.problem)
         if time.monotonic() < self._resting_until:
-            raise BusError("ubus did not answer a moment ago, and is not waited for again yet")
+            raise BusError(f"{self._unanswered}; not waited for again yet")
         if problem := self._silent():
             raise BusError(problem)
         try:
             answers = self._ubus.call(name, method, arguments, _TIMEOUT_MS)
         except (OSError, RuntimeError, TypeError, SystemError) as error:
             text = str(error)
-            if "timed out" in text:
-                self._resting_until = time.monotonic() + self._rest
+            silent = "timed out" in text
             status = text.partition("occured: ")[2] or ("No object" if "not found" in text else "")
-            if status == "No object" and name in ("uci", "session"):
-                text = f"{text} Is rpcd hanging? service rpcd restart"
-            raise BusError(f"ubus call {name} {method}: {text}", status) from None
+            text = f"ubus call {name} {method}: {text}"
+            if name in ("uci", "session") and (silent or status == "No object"):
+                text = f"{text.rstrip('.')}. Is rpcd hanging? service rpcd restart"
+            if silent:
+                self._resting_until, self._unanswered = time.monotonic() + self._rest, text
+            raise BusError(text, status) from None
         finally:
             self._soon()
         return answers[0] if answers and isinstance(answers[0], dict) else {}

@@ -29,7 +29,7 @@ from portcullis.history import History, Transition
 from portcullis.integration import Integration
 from portcullis.intent import Intent
 from portcullis.lan import LanAccess
-from portcullis.loop import Loop, Pace, Timer
+from portcullis.loop import Deferred, Loop, Pace, Timer
 from portcullis.netlink import NetlinkError
 from portcullis.networks import Corrections, Surroundings
 from portcullis.paths import Paths
@@ -64,10 +64,11 @@ class Core:
     ) -> None:
         self._loop, self.bus, self._paths = loop, bus, paths
         self._on_transition = on_transition
-        self._repair: Timer | None = None
-        self._reread: Timer | None = None
-        self._recovery: Timer | None = None
-        self._look: Timer | None = None
+        self._repair = Deferred(loop, self._repair_now)
+        self._reread = Deferred(loop, self._reread_now)
+        self._recovery = Deferred(loop, self._recover_now)
+        self._look = Deferred(loop, self._look_now)
+        self._remembering = Deferred(loop, self._remember_again)
         self._pace = Pace(_BURST)
         self._enforced: tuple[Policy, Outside] | None = None
         self._started = self._block_failed = False
@@ -92,7 +93,7 @@ class Core:
         self.traffic = Traffic()
         self.catalogue = Catalogue(paths.profiles, loop.after)
         self._integration = Integration(loop, bus, self.faults, paths.share)
-        self._boot = Boot(paths.boot, paths.boot_lan)
+        self._boot = Boot(loop, paths.boot, paths.boot_lan)
         self.lan = LanAccess(
             loop, bus, self.faults, paths.run, self.enforce, self.alarms.restored_what
         )
@@ -161,7 +162,14 @@ class Core:
     # Events.
 
     def happen(self, event: Event, reason: str) -> None:
-        """Go through the state table with `event`; `reason` is for people."""
+        """Go through the state table with `event`; `reason` is for people. Never raises: what is
+        broken half-way must not leave a state whose action nobody takes."""
+        try:
+            self._go_through(event, reason)
+        except Exception as error:
+            self.recover(error)
+
+    def _go_through(self, event: Event, reason: str) -> None:
         old = self.state
         self.state, action = transition(old, event)
         armed = self._apply()
@@ -187,12 +195,11 @@ class Core:
 
     def recover(self, error: Exception) -> None:
         """Something of ours is broken: say so, check the block, and set the tunnel up anew."""
+        log.error("internal error", exc_info=error)
         self.faults.note("internal error", repr(error))
-        if self._recovery is None:
-            self._recovery = self._loop.after(_REPAIR_AFTER, self._recover_now)
+        self._recovery.within(_REPAIR_AFTER)
 
     def _recover_now(self) -> None:
-        self._recovery = None
         failed = self.state is State.CONNECTION_FAILED
         self.happen(Event.RETRY if failed else Event.TUNNEL_LOST, "after an internal error")
         self.faults.note("internal error", None)
@@ -241,9 +248,14 @@ class Core:
             word = "connected" if wanted.connected else "disconnected"
             warning = f"the intent {word} cannot be saved, it holds until reboot: {error.strerror}"
             self.faults.note("intent", warning)
+            self._remembering.within(_SAVE_AFTER)
             return warning
+        self._remembering.cancel()
         self.faults.note("intent", None)
         return None
+
+    def _remember_again(self) -> None:
+        self.remember(self.intent)
 
     def change(self, wanted: Settings, option: str) -> str:
         """Put a changed setting into force, then save it; a warning where it is not saved yet."""
@@ -259,19 +271,13 @@ class Core:
         try:
             self.reload()
         except Exception as error:  # ended by it, the next start would end in the same way
-            log.error("internal error", exc_info=error)
             self.recover(error)
 
     def network_changed(self, _event: dict[str, Any]) -> None:
         """netifd says that an interface went up or down: read once for a burst of events."""
-        self._read_again(_SETTLE)
-
-    def _read_again(self, seconds: float) -> None:
-        if self._reread is None:
-            self._reread = self._loop.after(seconds, self._reread_now)
+        self._reread.within(_SETTLE)
 
     def _reread_now(self) -> None:
-        self._reread = None
         if self.bus.up:
             self.reload()
 
@@ -280,10 +286,10 @@ class Core:
             found, problems = openwrt.read_settings(self.bus)
         except BusError as error:
             self.faults.note("settings", f"not read: {error}")
-            self._read_again(_SAVE_AFTER)
+            self._reread.within(_SAVE_AFTER)
             return
         if found is CLOSED:  # nobody tells us when the file is there again
-            self._read_again(_SAVE_AFTER)
+            self._reread.within(_SAVE_AFTER)
         wishes = {option: getattr(self.settings, option) for option in self._unsaved}
         self._adopt(found._replace(**wishes), problems)
 
@@ -321,7 +327,7 @@ class Core:
             found = openwrt.read_surroundings(self.bus, self.uplink.gateways, self._corrections)
         except BusError as error:
             self.faults.note("networks", f"not read, the last known ones hold: {error}")
-            self._read_again(_SAVE_AFTER)
+            self._reread.within(_SAVE_AFTER)
             return
         self._told = True
         notes = found.notes
@@ -362,12 +368,10 @@ class Core:
         self.alarms.suspect(change.by)
         self.block.changed_by_others(change)
         if change.zones:  # a `service firewall reload` by hand is told to nobody
-            self._read_again(_REREAD_AFTER)
-        if self._look is None:
-            self._look = self._loop.after(self._pace.wait(), self._look_now)
+            self._reread.within(_REREAD_AFTER)
+        self._look.within(self._pace.wait())
 
     def _look_now(self) -> None:
-        self._look = None
         with self._pace:
             self._look_around()
 
@@ -395,6 +399,7 @@ class Core:
             self.uplink = uplink.read(tuple(network.device for network in self.networks))
         except (NetlinkError, OSError) as error:
             self.faults.note("uplink", str(error))
+            self._look.within(_REPAIR_AFTER)
         else:
             self.faults.note("uplink", None)
 
@@ -404,6 +409,7 @@ class Core:
         except OSError as error:
             self.faults.note("line", f"what carries the line to the internet is blocked: {error}")
             self._outer = ()
+            self._look.within(_REPAIR_AFTER)
             return
         self._outer, objections = lines.sound(found, self.networks, self.uplink.addresses)
         self.faults.note("line", "; ".join(objections) or None)
@@ -457,8 +463,8 @@ class Core:
             flipped = flipped or applied.flipped
         if self.bus.up:  # before that the settings and networks are not known to be the owner's
             self._boot.prepare(policy, self._lan_known)
-        if not applied.whole and self._repair is None:
-            self._repair = self._loop.after(_REPAIR_AFTER, self._repair_now)
+        if not applied.whole:
+            self._repair.within(_REPAIR_AFTER)
         if flipped:
             self._loop.after(0, self._drop_dns_cache)
         return applied.armed
@@ -470,7 +476,6 @@ class Core:
         return Outside(self.upstream, pppoe, present, doubtful, gateways)
 
     def _repair_now(self) -> None:
-        self._repair = None
         if self.enforce() and self._block_failed:
             self._block_failed = False
             self.happen(Event.RETRY, "the block is verified again")

@@ -53,11 +53,11 @@ class Hotplug:
             pid = os.posix_spawn(
                 self._program, [self._program, "portcullis"], environment, setsid=True
             )
+            descriptor = os.pidfd_open(pid)
         except OSError as error:
             log.debug("%s: %s", self._program, error.strerror)
             self._waiting.clear()
             return
-        descriptor = os.pidfd_open(pid)
         deadline = self._loop.after(self._ends_within, self._end)
         self._running = (pid, descriptor, deadline)
         self._loop.add(descriptor, self._ended)

@@ -19,7 +19,7 @@ from typing import Any
 from portcullis import sections
 from portcullis.bus import Bus, BusError
 from portcullis.faults import Faults
-from portcullis.loop import Loop, Timer
+from portcullis.loop import Deferred, Loop
 from portcullis.openwrt import ForeignChangesError, save
 from portcullis.policy import TUNNEL
 from portcullis.sections import Change, Section
@@ -35,8 +35,8 @@ class Integration:
     """`share` is the folder with network.uci and firewall.uci."""
 
     def __init__(self, loop: Loop, bus: Bus, faults: Faults, share: Path) -> None:
-        self._loop, self._bus, self._faults, self._share = loop, bus, faults, share
-        self._timer: Timer | None = None
+        self._bus, self._faults, self._share = bus, faults, share
+        self._healing = Deferred(loop, self._heal)
         self._zones: tuple[str, ...] = ()
         self._attached = 0
         self._pause, self._healed_at = _SETTLE, float("-inf")
@@ -48,7 +48,7 @@ class Integration:
         if devices.get(INTERFACE) != TUNNEL:
             self._attached = 0
         self.attach()
-        self._later(max(_SETTLE, self._healed_at + self._pause - time.monotonic()))
+        self._healing.within(max(_SETTLE, self._healed_at + self._pause - time.monotonic()))
 
     def attach(self) -> None:
         """Have netifd know the tunnel's device, whenever it is a new one."""
@@ -65,15 +65,9 @@ class Integration:
             self._attached = index
 
     def close(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-
-    def _later(self, seconds: float) -> None:
-        if self._timer is None:
-            self._timer = self._loop.after(seconds, self._heal)
+        self._healing.cancel()
 
     def _heal(self) -> None:
-        self._timer = None
         if not self._bus.up:
             return  # its return has the surroundings read again
         try:
@@ -82,7 +76,7 @@ class Integration:
             healed += self._put_back("firewall", sections.missing_in_firewall, wanted)
         except (BusError, ForeignChangesError, OSError, ValueError) as error:
             self._faults.note("integration", f"sections in UCI are not put back yet: {error}")
-            self._later(_AGAIN_AFTER)
+            self._healing.within(_AGAIN_AFTER)
             return
         self._faults.note("integration", None)
         if healed:

@@ -31,7 +31,7 @@ from portcullis.lanaccess import (
     restricted,
 )
 from portcullis.lanruleset import BRIDGE
-from portcullis.loop import Loop, Timer
+from portcullis.loop import Deferred, Loop, Timer
 from portcullis.nft import Nftables
 from portcullis.openwrt import ForeignChangesError
 from portcullis.packetfilter import PacketFilter
@@ -79,9 +79,8 @@ class LanAccess:
         with suppress(OSError, ValueError, RecursionError):  # then they are new
             self._world.inventory.recall(self._times.read_text(), time.monotonic())
         self._looked, self._took = float("-inf"), 0.0
-        self._timer: Timer | None = None
-        self._reread: Timer | None = None
-        self._due = 0.0
+        self._look_again = Deferred(loop, self._look_now)
+        self._reread = Deferred(loop, self.reload)
         self._applied: Lan | None = None
         self._rests_until, self._refusal = 0.0, ""
         self.lan: Lan | None = None
@@ -90,20 +89,18 @@ class LanAccess:
 
     def reload(self) -> None:
         """Read the exceptions again, and once more later where they cannot be read."""
-        if self._reread:
-            self._reread.cancel()
-            self._reread = None
+        self._reread.cancel()
         try:
             found, problems = exemptions.read(self._bus)
         except BusError as error:
             self._faults.note("exceptions", f"not read, the last known ones hold: {error}")
-            self._reread = self._loop.after(_READ_AGAIN, self.reload)
+            self._reread.within(_READ_AGAIN)
             return
         self._faults.note("exceptions", "; ".join(problems) or None)
         kept = {mac: self._exemptions[mac] for mac in self._unsaved if mac in self._exemptions}
         former, self._exemptions = self._exemptions, {**found, **kept}
         if self._exemptions != former:
-            self._soon()
+            self._look_again.within(0)
             self._on_change()
 
     def apply(self, allowed: bool, networks: tuple[Network, ...]) -> bool:
@@ -112,7 +109,7 @@ class LanAccess:
         former, self._allowed = self.lan, allowed
         if networks != self._networks:
             self._networks = networks
-            self._soon()
+            self._look_again.within(0)
         try:
             self._decide()
             if self.lan is None:
@@ -122,6 +119,7 @@ class LanAccess:
                 self._restrict(self.lan)
         except Exception as error:  # whatever it is, the kill switch must not depend on it
             self._faults.note(FAULT, str(error) or repr(error))
+            self._schedule()
         return self.lan != former
 
     def close(self) -> None:
@@ -179,10 +177,11 @@ class LanAccess:
     # The kernel.
 
     def _decide(self) -> None:
-        self.lan = None
+        lan = None
         if restricted(self._allowed, self._exemptions):
             self._read_topology()
-            self.lan = decide(self._allowed, self._exemptions, self._world)
+            lan = decide(self._allowed, self._exemptions, self._world)
+        self.lan = lan  # not before: where it cannot be decided, what was denied stays denied
         self._schedule()
 
     def _read_topology(self) -> None:
@@ -264,33 +263,23 @@ class LanAccess:
         if self._looked - self._times_kept > _KEEP_EVERY:
             self._keep_times()
         self._took = self._looked - now
+        self._schedule()
         for mac, exemption in list(self._exemptions.items()):
             if exemption.access is Access.ALLOWED and not exemption.port:
                 self._exemptions[mac] = bind(exemption, self._world)
                 if self._exemptions[mac] != exemption:
                     self._save(mac)
 
-    def _soon(self) -> None:
-        self._look_in(0)
-
     def _schedule(self) -> None:
         exceptions = self.lan is not None and self._exemptions
+        often = exceptions or {FAULT, "devices"} & self._faults.keys()
         # A service that hangs is not waited for again and again.
-        wait = max(_LOOK_OFTEN if exceptions else _LOOK_EVERY, 30 * self._took)
-        if self._timer is None or self._due > time.monotonic() + wait:
-            self._look_in(wait)
+        wait = max(_LOOK_OFTEN if often else _LOOK_EVERY, 30 * self._took)
+        self._look_again.within(wait)
 
-    def _look_in(self, seconds: float) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._timer = self._loop.after(seconds, self._look_again)
-        self._due = time.monotonic() + seconds
-
-    def _look_again(self) -> None:
-        self._timer = None
+    def _look_now(self) -> None:
         self._look()
-        self._schedule()
-        if restricted(self._allowed, self._exemptions):
+        if restricted(self._allowed, self._exemptions) or FAULT in self._faults:
             self._on_change()
 
     def _shown(

@@ -28,6 +28,29 @@ class Timer:
         self.callback = None
 
 
+class Deferred:
+    """A call that several ask for: it comes once, at the soonest of the times asked for."""
+
+    def __init__(self, loop: Loop, callback: Callback) -> None:
+        self._loop, self._callback = loop, callback
+        self._timer: Timer | None = None
+
+    def within(self, seconds: float) -> None:
+        """Have it come so many seconds from now at the latest."""
+        if self._timer is None or time.monotonic() + seconds < self._timer.when:
+            self.cancel()
+            self._timer = self._loop.after(seconds, self._come)
+
+    def cancel(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _come(self) -> None:
+        self._timer = None
+        self._callback()
+
+
 class Pace:
     """How long work has to wait that is done again and again (`with` it): not at all as long as
     `burst` seconds of it are not exceeded, then half of the time it rests."""

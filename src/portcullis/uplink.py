@@ -65,7 +65,10 @@ def read(protected: tuple[str, ...]) -> Uplink:
 def still_there(netdevs: Iterable[Netdev]) -> tuple[Netdev, ...]:
     """Those that have not gone since, by their present names: a hook on what is gone is refused,
     and its missing is nobody's tampering."""
-    present = dict(if_nameindex())
+    try:
+        present = dict(if_nameindex())
+    except OSError:  # nobody can tell at the moment
+        return tuple(netdevs)
     there = (netdev for netdev in netdevs if netdev.ifindex in present)
     return tuple(netdev._replace(name=present[netdev.ifindex]) for netdev in there)
 

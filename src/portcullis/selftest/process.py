@@ -120,7 +120,12 @@ class SelfTest:
 
     def _spawn(self, asked: bytes) -> None:
         question, asking = os.pipe2(os.O_CLOEXEC)
-        answers, answering = os.pipe2(os.O_CLOEXEC)
+        try:
+            answers, answering = os.pipe2(os.O_CLOEXEC)
+        except OSError:
+            os.close(question)
+            os.close(asking)
+            raise
         actions = [(os.POSIX_SPAWN_DUP2, question, 0), (os.POSIX_SPAWN_DUP2, answering, 1)]
         try:
             # It must not wait for us, nor we for it: a question that does not fit is none.
