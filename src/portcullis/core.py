@@ -201,7 +201,8 @@ class Core:
 
     def _recover_now(self) -> None:
         failed = self.state is State.CONNECTION_FAILED
-        self.happen(Event.RETRY if failed else Event.TUNNEL_LOST, "after an internal error")
+        # Not `happen`: where this fails as well, the loop has us try again.
+        self._go_through(Event.RETRY if failed else Event.TUNNEL_LOST, "after an internal error")
         self.faults.note("internal error", None)
 
     def _block_fails(self) -> None:
