@@ -17,6 +17,7 @@ from portcullis.devices import Sighting
 from portcullis.faults import Faults
 from portcullis.isolation import Isolation
 from portcullis.lan import FAULT, LanAccess
+from portcullis.loop import Timer
 from portcullis.nft import Nftables, NftError
 from portcullis.policy import Network
 from portcullis.topology import Port
@@ -32,7 +33,7 @@ class Clock:
         self.timers: list[Any] = []
 
     def after(self, seconds: float, callback: Any) -> Any:
-        timer = Timer(seconds, callback)
+        timer = Rings(seconds, callback)
         self.timers.append(timer)
         return timer
 
@@ -43,12 +44,12 @@ class Clock:
                 timer.callback()
 
 
-class Timer:
-    def __init__(self, seconds: float, callback: Any) -> None:
-        self.seconds, self.callback = seconds, callback
+class Rings(Timer):
+    """A timer that still knows how long it was set for."""
 
-    def cancel(self) -> None:
-        self.callback = None
+    def __init__(self, seconds: float, callback: Any) -> None:
+        super().__init__(time.monotonic() + seconds, callback)
+        self.seconds = seconds
 
 
 class Uci:
@@ -240,6 +241,37 @@ def test_devices_are_looked_for_more_often_once_there_is_an_exception(house: Hou
     house.lan.set(A, "allowed")
     waits = [timer.seconds for timer in house.clock.timers if timer.callback]
     assert waits == [10.0]
+
+
+def test_what_could_not_be_seen_is_looked_for_again_soon(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(sightings, "read", lambda *_: (_ for _ in ()).throw(OSError("no socket")))
+        house.lan.apply(True, (LAN,))
+        house.clock.ring()
+        assert "devices" in house.faults
+    waits = [timer.seconds for timer in house.clock.timers if timer.callback]
+    assert waits == [10.0]
+    house.clock.ring()
+    assert "devices" not in house.faults
+
+
+def test_where_nothing_can_be_decided_what_was_denied_stays_denied(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.lan.apply(True, (LAN,))
+    house.lan.set(A, "denied")
+    house.lan.apply(True, (LAN,))
+    with monkeypatch.context() as broken:
+        broken.setattr(topology, "read", lambda _: (_ for _ in ()).throw(OSError("no socket")))
+        house.lan.apply(True, (LAN,))
+        assert FAULT in house.faults
+        assert house.lan.lan is not None
+        assert house.lan.lan.apart == (A,)
+    before = house.changes
+    house.clock.ring()
+    assert house.changes > before, "and is tried again"
 
 
 def test_exceptions_that_cannot_be_read_are_read_later(house: House) -> None:
