@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -55,6 +57,21 @@ def test_what_a_second_try_cures_is_no_failure(made: Any, times: int, armed: boo
     made._filter = Raced(times)
     assert made.apply(CLOSED, OUTSIDE).armed == armed
     assert made.taken == ([] if armed else ["eth1"])
+
+
+def test_what_could_not_be_cut_or_given_back_is_tried_again(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = OSError(errno.EMFILE, "Too many open files")
+    made._filter = Raced(0)
+    monkeypatch.setattr(block, "conntrack_flush", Mock(side_effect=refused))
+    assert not made.apply(CLOSED, OUTSIDE).whole
+    monkeypatch.setattr(block, "conntrack_flush", Mock())
+    assert made.apply(CLOSED, OUTSIDE).whole
+    made._last_resort = Mock(taken=["eth1"], undo=Mock(side_effect=refused))
+    assert not made.apply(CLOSED, OUTSIDE).whole
+    made._last_resort.undo.side_effect = None
+    assert made.apply(CLOSED, OUTSIDE).whole
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -84,6 +87,17 @@ def test_a_changed_file_is_read_again_and_only_it(
     (tmp_path / "new").rename(tmp_path / "b.conf")
     assert [entry["server"][-5:] for entry in catalogue.entries()] == ["51820", "51821"]
     assert loads == ["a", "b", "b"]
+
+
+def test_a_file_that_could_not_be_opened_for_a_moment_is_read_again(
+    tmp_path: Path, later: Later, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.conf").write_text(TEXT)
+    catalogue = Catalogue(tmp_path, later)
+    with monkeypatch.context() as scarce:
+        scarce.setattr(os, "open", Mock(side_effect=OSError(errno.EMFILE, "Too many open files")))
+        assert "Too many open files" in catalogue.entries()[0]["problem"]
+    assert catalogue.entries()[0]["usable"]
 
 
 def test_a_profile_that_is_gone_is_gone(tmp_path: Path, later: Later) -> None:

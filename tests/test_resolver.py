@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from unittest.mock import Mock
 
 import pytest
 
@@ -324,6 +326,18 @@ def test_all_resolvers_are_asked_before_it_gives_up(loop: Loop, resolver: MakeRe
 @pytest.mark.usefixtures("impatient")
 def test_without_any_resolver_it_gives_up(loop: Loop) -> None:
     assert looked_up(loop).calls == 1
+
+
+@pytest.mark.usefixtures("impatient")
+def test_without_any_socket_it_says_so_at_the_end(
+    loop: Loop, resolver: MakeResolver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = resolver(honest).server
+    error = OSError(errno.EMFILE, "Too many open files")
+    monkeypatch.setattr(socket, "socket", Mock(side_effect=error))
+    found = looked_up(loop, server)
+    assert (found.calls, found.found) == (1, ())
+    assert "Too many open files" in found.reason
 
 
 def open_descriptors() -> int:

@@ -32,7 +32,7 @@ from portcullis.watch import Change
 log = logging.getLogger("portcullis")
 
 FILTER, GUARD, HOOK = "packet filter", "routing guard", "egress hook"
-CONNTRACK = "conntrack"
+CONNTRACK, LAST_RESORT = "conntrack", "last resort"
 _TRIES = 20  # of arming: who deletes the table between a change and its reading back is no fault
 
 
@@ -104,12 +104,12 @@ class Block:
                 self._close_off(outside.upstream, (*house, *outside.doubtful))
         else:
             flipped = self._cut_flows(policy)
-            whole = whole and CONNTRACK not in self._faults
             if flipped and not policy.released:
                 self._drop_queued(outside)
         self._look_at_offload()
         if filtered or policy.released:
             self._give_back()
+        whole = whole and not {CONNTRACK, LAST_RESORT} & self._faults.keys()
         return Applied(filtered or policy.released, whole, flipped)
 
     def stands(self) -> bool:
@@ -231,7 +231,7 @@ class Block:
             for done in self._last_resort.take(upstream, kept):
                 log.error("the block cannot be verified: %s", done)
         except (NetlinkError, OSError) as error:
-            self._faults.note("last resort", str(error))
+            self._faults.note(LAST_RESORT, str(error))
 
     def _give_back(self) -> None:
         """Where nothing was taken, nothing is wrong about it any more either."""
@@ -239,7 +239,7 @@ class Block:
             try:
                 self._last_resort.undo()
             except (NetlinkError, OSError) as error:
-                self._faults.note("last resort", str(error))
+                self._faults.note(LAST_RESORT, str(error))
                 return
             log.info("the way to the internet is given back")
-        self._faults.note("last resort", None)
+        self._faults.note(LAST_RESORT, None)

@@ -20,6 +20,7 @@ _AT_ONCE, _PIECE, _REST = 0.015, 0.008, 0.016  # seconds
 _UNREAD = {"usable": True, "server": "", "note": "It is being read: look again in a moment."}
 
 _Stamp = tuple[int, int, int, int]
+_NONE: _Stamp = (0, 0, 0, 0)
 Entry = dict[str, Any]
 
 
@@ -82,7 +83,11 @@ class Catalogue:
         stamp, known = self._stamp(name), self._known.get(name)
         if known and known[0] == stamp:
             return known[1]
-        entry = self._read(name)
+        try:
+            entry = self._read(name)
+        except profiles.NoProfileError as error:
+            entry = {"name": name, "usable": False, "problem": str(error)}
+            stamp = _NONE if error.passing else stamp
         self._known[name] = stamp, entry, f"{name} {entry.get('server', '')}".lower()
         return entry
 
@@ -110,14 +115,11 @@ class Catalogue:
         try:
             found = os.stat(self._folder / f"{name}.conf")
         except OSError:
-            return (0, 0, 0, 0)
+            return _NONE
         return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
 
     def _read(self, name: str) -> Entry:
-        try:
-            profile = profiles.load(self._folder, name)
-        except profiles.NoProfileError as error:
-            return {"name": name, "usable": False, "problem": str(error)}
+        profile = profiles.load(self._folder, name)
         server = next(peer.endpoint for peer in profile.peers if peer.endpoint)
         described = {"server": f"{server[0]} port {server[1]}", "note": carried(profile).sentence}
         return {"name": name, "usable": True, **described}

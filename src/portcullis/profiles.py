@@ -16,7 +16,12 @@ MOST = 5000
 
 
 class NoProfileError(Exception):
-    """There is no such profile, or it cannot be used; says which and why."""
+    """There is no such profile, or it cannot be used; says which and why. `passing`: the file may
+    be the same when it can."""
+
+    def __init__(self, reason: str, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 def names(folder: Path) -> tuple[str, ...]:
@@ -96,7 +101,8 @@ def load(folder: Path, name: str) -> Profile:
         listed = f"there are: {', '.join(known[:10])}" if known else "there are none"
         raise NoProfileError(f"there is no profile {name} in {folder} ({listed})") from None
     except OSError as error:
-        raise NoProfileError(f"profile {name} cannot be read: {error.strerror}") from None
+        reason = f"profile {name} cannot be read: {error.strerror}"
+        raise NoProfileError(reason, passing=True) from None
     except ProfileError as error:
         more = len(error.problems) - 1
         rest = f" (and {more} more)" if more else ""

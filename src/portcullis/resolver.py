@@ -63,7 +63,11 @@ class Lookup:
     def _ask(self, server: Socket, version: int) -> None:
         ident = int.from_bytes(os.urandom(2), "big")
         family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
-        query = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        try:
+            query = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            self._reason = f"{server.address}: {error.strerror}"
+            return
         try:
             query.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, MARK)
             query.connect((server.address, server.port))
