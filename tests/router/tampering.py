@@ -27,7 +27,7 @@ from .judge import judge
 from .leaktest import ALLOWED, has_egress_hook
 
 NETLINK_NETFILTER, NETLINK_ROUTE = 12, 0
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
+_SOL_NETLINK, _ADD_MEMBERSHIP, _RCVBUFFORCE = 270, 1, 33
 _NFTABLES, _RULES4, _ROUTES4 = 7, 8, 7
 _RTM_NEWROUTE, _RTM_NEWRULE = 24, 32
 _PATIENCE, _QUIET = 5.0, 0.1
@@ -105,6 +105,8 @@ def _time(
 ) -> float:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol) as watched:
         watched.bind((0, 0))
+        # A table that is put back is hundreds of events, and we may not have our turn meanwhile.
+        watched.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, 1 << 24)
         watched.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, group)
         watched.settimeout(_QUIET)  # what the last repair set off has to end first
         with suppress(TimeoutError):
