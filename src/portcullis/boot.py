@@ -13,7 +13,7 @@ from portcullis.storage import keep
 
 log = logging.getLogger("portcullis")
 
-_AGAIN_AFTER = 60.0  # a full flash is not tried at every change
+_AGAIN_AFTER = 300.0  # a full flash is not tried at every change
 
 
 class Boot:

@@ -47,6 +47,7 @@ log = logging.getLogger("portcullis")
 
 _REPAIR_AFTER = 1.0
 _SAVE_AFTER = 5.0
+_PAUSE_MOST = 300.0  # each try writes to a flash that may be full
 _SETTLE = 0.02
 _REREAD_AFTER = 0.2
 _BURST = 0.5  # seconds that may be looked around at a stretch, however much happens
@@ -69,6 +70,7 @@ class Core:
         self._recovery = Deferred(loop, self._recover_now)
         self._look = Deferred(loop, self._look_now)
         self._remembering = Deferred(loop, self._remember_again)
+        self._pause = _SAVE_AFTER
         self._pace = Pace(_BURST)
         self._enforced: tuple[Policy, Outside] | None = None
         self._started = self._block_failed = False
@@ -249,9 +251,11 @@ class Core:
             word = "connected" if wanted.connected else "disconnected"
             warning = f"the intent {word} cannot be saved, it holds until reboot: {error.strerror}"
             self.faults.note("intent", warning)
-            self._remembering.within(_SAVE_AFTER)
+            self._remembering.within(self._pause)
+            self._pause = min(2 * self._pause, _PAUSE_MOST)
             return warning
         self._remembering.cancel()
+        self._pause = _SAVE_AFTER
         self.faults.note("intent", None)
         return None
 
