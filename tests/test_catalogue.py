@@ -53,6 +53,12 @@ def later() -> Later:
     return Later()
 
 
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy the machine is, there is time to read all of a few files at once."""
+    monkeypatch.setattr("portcullis.catalogue._AT_ONCE", 60.0)
+
+
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the profiles that were read."""

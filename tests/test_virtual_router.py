@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import select
@@ -255,6 +256,7 @@ def test_a_capture_restores_vlan_tags(r: VirtualRouter) -> None:
 def _world(maker: int = os.getpid()) -> tuple[object, ...]:
     """Everything a router that `maker` made might leave behind. Other routers may come and go:
     tests run side by side."""
+    gc.collect()  # what other tests left is not to be closed in between
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
     routers = [p.name for p in Path("/run").glob(f"vr{maker:x}-*")]
     spaces = [p.name for p in NETNS_DIR.glob(f"vr{maker:x}-*")]

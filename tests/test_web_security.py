@@ -209,20 +209,30 @@ def test_tries_at_the_same_time_gain_nothing() -> None:
 
 
 def test_guessing_is_stopped_at_the_door(running: Appliance) -> None:
+    """Each wrong one makes the wait longer; the test goes on where a busy machine lets it pass."""
     thief = Visitor(running.world.lanb)
-    answers = [thief.login(f"guess {number}") for number in range(5)]
-    assert [answer.status for answer in answers] == [403, 403, 403, 429, 429]
-    assert int(answers[-1].headers["retry-after"]) >= 1
+    answers = [thief.login("guess") for _ in range(3)]
+    assert [answer.status for answer in answers] == [403] * 3
+
+    def waits() -> int:
+        answers.append(thief.login("guess"))
+        return int(answers[-1].headers.get("retry-after", 0))
+
+    running.until(lambda: waits() >= 3, "a wait of some seconds")
     assert thief.login(PASSWORD).status == 429
-    assert running.web_log.read_text().count(f"a wrong password from {at.LAN_B.v4}") == 3
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {403, 429}
+    told = running.web_log.read_text().count(f"a wrong password from {at.LAN_B.v4}")
+    assert told == statuses.count(403)
 
 
 def test_made_up_sessions_are_soon_not_asked_about(running: Appliance) -> None:
     stranger = Visitor(running.world.lanb, at.ROUTER_LAN.ula)
     answers = []
     with stranger.connect() as connection:
-        for number in range(60):
-            stranger.cookies = {"portcullis": f"{number:032x}"}
+        # Three in a second are allowed again: on a busy machine it takes more of them.
+        while answers.count(429) <= 15 and len(answers) < 300:
+            stranger.cookies = {"portcullis": f"{len(answers):032x}"}
             connection.sendall(stranger.head("GET", "/api/status", {"Connection": None}, None))
             answers.append(read_answer(connection).status)
     assert answers[:30] == [401] * 30
