@@ -7,6 +7,7 @@ from .mutant import Mutant
 
 _RULES = "src/portcullis/ruleset.py"
 _BLOCK = "src/portcullis/block.py"
+_CORE = "src/portcullis/core.py"
 _EGRESS = "src/portcullis/egress.py"
 _HOOK = "src/portcullis/egresshook.py"
 _LAYERS = "tests/test_layers.py::test_"
@@ -142,6 +143,14 @@ BLOCKING = (
     ),
     Mutant(
         "K3",
+        "flows that could not be cut at once are never cut",
+        _BLOCK,
+        "        whole = whole and not {CONNTRACK, LAST_RESORT} & self._faults.keys()\n",
+        "",
+        ("tests/test_block.py::test_what_could_not_be_cut_or_given_back_is_tried_again",),
+    ),
+    Mutant(
+        "K3",
         "established flows pass before all else",
         _RULES,
         '\t\tiifname . oifname vmap @forwards comment "tunnel',
@@ -195,6 +204,14 @@ BLOCKING = (
         "elif self._hooked != attachment.devices:",
         "elif not self._hooked:",
         (f"{_FRAMES}a_line_that_appears_has_the_hook_at_once",),
+    ),
+    Mutant(
+        "K5",
+        "a change of state that breaks half-way is left so",
+        _CORE,
+        "(event, reason)\n        except Exception as error:\n",
+        "(event, reason)\n        except Exception:\n            return\n",
+        ("tests/test_core.py::test_what_breaks_half_way_is_carried_out_all_the_same",),
     ),
     Mutant(
         "K5",
