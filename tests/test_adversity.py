@@ -213,6 +213,10 @@ def test_a_core_without_descriptors_carries_out_what_is_asked(appliance: Applian
         appliance.world.router.ip("addr add 203.0.113.77/24 dev eth1\n")
         appliance.until(lambda: "uplink: " in faults(), "a second control")
     in_order(appliance, "not_connected")
+    device = ["ip", "link", "show", "pc0"]
+    appliance.until(
+        lambda: appliance.world.router.run(device, check=False).returncode, "the device has gone"
+    )
     assert not appliance.call("get")["lan_access"]
     appliance.connect()
     in_order(appliance, "connected")

@@ -32,6 +32,7 @@ from portcullis.states import Event
 from portcullis.storage import write_durably
 
 _TRIES_FOR_DATA = 2
+_TAKE_DOWN_AGAIN = 5.0
 
 
 class Pace(NamedTuple):
@@ -128,6 +129,8 @@ class Tunnel:
         self._rest()
         self.attempt = 0
         failure = self._take_down()
+        if failure:
+            self._later(_TAKE_DOWN_AGAIN, self._take_down_again)
         event = Event.DRIVER_FAILED if failure else Event.TUNNEL_DOWN
         self._loop.after(0, lambda: self._core.happen(event, failure))
 
@@ -154,6 +157,11 @@ class Tunnel:
         except DriverError as error:
             return str(error)
         return ""
+
+    def _take_down_again(self) -> None:
+        """What could not be taken down, until it has gone or somebody connects."""
+        if self._take_down():
+            self._later(_TAKE_DOWN_AGAIN, self._take_down_again)
 
     def _begin_round(self, order: tuple[str, ...]) -> None:
         self._rest()
