@@ -188,7 +188,8 @@ class Scene:
                     missing.append(f"port {port}")
         with suppress(BlockingIOError):
             self._ssh.setblocking(False)
-            self._ssh.accept()[0].close()
+            while True:  # those of earlier questions as well, or its queue is full some day
+                self._ssh.accept()[0].close()
         return ", ".join(missing)
 
     def _resolves(self, name: str, address: str) -> bool:
