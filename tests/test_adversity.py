@@ -240,7 +240,8 @@ def test_a_core_without_descriptors_keeps_denied_what_was_denied(appliance: Appl
 
 
 def test_a_connect_that_cannot_be_saved_is_told_and_outlives_a_crash(appliance: Appliance) -> None:
-    (appliance.home / ".intent.new").mkdir()  # the temporary file cannot be made
+    obstacle = appliance.home / ".intent.new"  # the temporary file cannot be made
+    obstacle.mkdir()
     answer = appliance.call("connect", profile="vpn1")
     assert answer["ok"]
     assert "holds until reboot" in answer["warning"]
@@ -249,6 +250,10 @@ def test_a_connect_that_cannot_be_saved_is_told_and_outlives_a_crash(appliance: 
     appliance.start()
     assert appliance.status()["intent"] == "connected"
     assert appliance.status()["kill_switch"]["active"]
+    obstacle.rmdir()
+    intent = appliance.home / "intent"
+    appliance.until(intent.exists, "saved after all, by the process that came after")
+    assert intent.read_text() == "connected\nvpn1\n"
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,10 @@ class Core:
         Only where the owner is disconnected and a table stands, what stands may wait for the
         settings: it is the last policy, and a restart must not cut the house off.
         """
-        newest = self._paths.unsaved if self._paths.unsaved.exists() else self._paths.intent
+        newest = self._paths.intent
+        if self._paths.unsaved.exists():  # an earlier process could not save it
+            newest = self._paths.unsaved
+            self._remembering.within(self._pause)
         self.intent, wrong = intent.read(newest, (self._paths.endpoints,))
         self.faults.note("intent", wrong)
         self.faults["settings"] = "not read yet: closed settings hold"
