@@ -4,6 +4,7 @@ traffic goes on in the tunnel."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -179,13 +180,14 @@ def test_a_forged_server_address_gets_nothing_but_knocks_on_its_port(appliance: 
         port = Udp(world.lana, at.FRIENDLY.v4, at.WIREGUARD_PORT)
         with Capture(world.isp, world.access) as wan:
             assert appliance.call("connect", profile="named")["ok"]
+            active = time.time()  # before that the held flows of the control may still say ACK
             appliance.until(lambda: appliance.status()["endpoints"], "the forged address is tried")
             result = measure(world, [*probes, port], allowed)
         assert not result.leaks, f"leaked: {result}"
         assert not result.on_wan
-        verdict = judge(wan.frames, allowed)
+        verdict = judge([f for f in wan.frames if f.time >= active], allowed)
         assert verdict.clean, str(verdict)
-        assert verdict.passed["tunnel"], "the victim is knocked at"
+        assert judge(wan.frames, allowed).passed["tunnel"], "the victim is knocked at"
     assert appliance.call("set", name="bootstrap_dns", value=at.PUBLIC_DNS.v4)["ok"]
     appliance.connect("named")  # asks anew
     assert at.FRIENDLY.v4 not in (appliance.home / "endpoints").read_text()
