@@ -15,10 +15,11 @@ from portcullis.attachment import Netdev, Outside
 from portcullis.block import Block
 from portcullis.faults import Faults
 from portcullis.packetfilter import FilterError
-from portcullis.policy import CLOSED
+from portcullis.policy import CLOSED, Policy
 from portcullis.watch import Change
 
 OUTSIDE = Outside(upstream=("eth1",))
+RELEASED = Policy(released=True)
 
 
 class Raced:
@@ -72,6 +73,25 @@ def test_what_could_not_be_cut_or_given_back_is_tried_again(
     assert not made.apply(CLOSED, OUTSIDE).whole
     made._last_resort.undo.side_effect = None
     assert made.apply(CLOSED, OUTSIDE).whole
+
+
+def test_flows_are_cut_though_the_policy_is_back_to_what_it_was(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another profile and back, or a connect and a disconnect, while nothing could be cut."""
+    made._filter = Raced(0)
+    assert made.apply(RELEASED, OUTSIDE).flipped
+    refused = OSError(errno.EMFILE, "Too many open files")
+    monkeypatch.setattr(block, "conntrack_flush", Mock(side_effect=refused))
+    made.apply(CLOSED, OUTSIDE)
+    assert not made.apply(RELEASED, OUTSIDE).whole
+    cut = Mock()
+    monkeypatch.setattr(block, "conntrack_flush", cut)
+    applied = made.apply(RELEASED, OUTSIDE)
+    assert cut.called
+    assert applied.flipped, "what was learnt while it blocked is to be forgotten"
+    assert applied.whole
+    assert not made._faults
 
 
 @pytest.fixture

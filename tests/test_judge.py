@@ -208,8 +208,10 @@ def test_real_line_traffic_is_allowed() -> None:
             f"route replace default via {at.ISP.v4}\n"
         )
         with r.router.socket() as sock:
+            sock.settimeout(5)
             sock.sendto(BOOTSTRAP, (at.ISP.v4, 53))
             wan.wait_for(BOOTSTRAP[12:])
+            sock.recv(512)  # nobody is told that the answer's port is closed by now
         # the ISP asks who has the router's address, the router answers
         run([Icmp(r.isp, WAN.v6), Icmp(r.isp, WAN.v4)], 1)
         frames = wan.flush()

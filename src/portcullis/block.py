@@ -185,6 +185,9 @@ class Block:
         """End the flows of another policy; whether blocking began or ended."""
         if policy.flow_key() == self._flow_key:
             return False
+        flipped = self._flow_key is None or self._released is not policy.released
+        # A policy that is back before flows could be cut finds those of the one between.
+        self._flow_key, self._released = None, policy.released
         try:
             conntrack_flush()
         except (NetlinkError, OSError) as error:
@@ -193,8 +196,6 @@ class Block:
             return False
         self._faults.note(CONNTRACK, None)
         self._flow_key = policy.flow_key()
-        flipped = self._released is not policy.released
-        self._released = policy.released
         return flipped
 
     def _drop_queued(self, outside: Outside) -> None:
