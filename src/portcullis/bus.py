@@ -71,8 +71,8 @@ class Bus:
         except ImportError as error:
             self._failed(f"python-ubus is not installed (package python3-ubus): {error}")
             return
-        before = set(os.listdir("/proc/self/fd"))
         try:
+            before = set(os.listdir("/proc/self/fd"))
             _knock(self._path)
             ubus.connect(self._path)
         except (OSError, RuntimeError) as error:
