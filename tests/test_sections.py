@@ -86,6 +86,11 @@ def test_a_zone_of_the_owners_with_our_name_has_ours_called_otherwise() -> None:
     assert renamed == [Change("set", {"section": "portcullis", "values": {"name": "portcullis"}})]
 
 
+def test_a_zone_with_a_list_for_a_name_is_no_hindrance() -> None:
+    own = {"cfg07": {".type": "zone", ".name": "cfg07", "name": ["guest"]}}
+    assert missing_in_firewall([ZONE], own) == missing_in_firewall([ZONE], {})
+
+
 def test_a_forwarding_of_the_owners_own_is_enough() -> None:
     own = {"cfg01": {".type": "forwarding", ".name": "cfg01", "src": "lan", "dest": "vpn"}}
     assert missing_in_firewall(forwardings(["lan"]), own) == []

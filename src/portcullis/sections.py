@@ -106,7 +106,7 @@ def missing_in_firewall(wanted: Iterable[Section], present: Mapping[str, Any]) -
 def _zone_name(present: Mapping[str, Any]) -> str:
     """A name that no zone of the owner's has: fw4 loads *nothing* where two have the same."""
     zones = [n for n, s in present.items() if s.get(".type") == "zone" and n != _SECTION]
-    taken = {present[name].get("name") for name in zones}
+    taken = {str(present[name].get("name")) for name in zones}  # a list is no name, for fw4 neither
     return next((name for name in ZONES if name not in taken), ZONES[0])
 
 
