@@ -228,11 +228,10 @@ class Block:
 
     def _close_off(self, upstream: tuple[str, ...], kept: tuple[str, ...]) -> None:
         """`kept` devices lead to the house: they are never taken down (K14)."""
-        try:
-            for done in self._last_resort.take(upstream, kept):
-                log.error("the block cannot be verified: %s", done)
-        except (NetlinkError, OSError) as error:
-            self._faults.note(LAST_RESORT, str(error))
+        done, problems = self._last_resort.take(upstream, kept)
+        for what in done:
+            log.error("the block cannot be verified: %s", what)
+        self._faults.note(LAST_RESORT, "; ".join(problems) or None)
 
     def _give_back(self) -> None:
         """Where nothing was taken, nothing is wrong about it any more either."""

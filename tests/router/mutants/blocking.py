@@ -265,8 +265,8 @@ BLOCKING = (
         "K5",
         "where the line is shared with the house forwarding goes on",
         "src/portcullis/lastresort.py",
-        "if len(alone) < len(upstream) or not upstream:",
-        "if not upstream:",
+        "if problems or len(alone) < len(upstream) or not upstream:",
+        "if problems or not upstream:",
         (f"{_UNARMED}where_the_line_is_shared_with_the_house_forwarding_is_switched_off_instead",),
     ),
     Mutant(
