@@ -168,3 +168,15 @@ def test_a_last_resort_that_was_not_to_be_had_is_forgotten_with_its_cause(made: 
     made._filter = Raced(0)
     assert made.apply(CLOSED, OUTSIDE).armed
     assert not made._faults
+
+
+def test_a_last_resort_that_is_had_after_all_is_no_fault_any_more(made: Any) -> None:
+    del made._close_off
+    made._filter = Raced(100)
+    made._last_resort = Mock(take=Mock(return_value=((), ("eth1 cannot be taken down",))))
+    made.apply(CLOSED, OUTSIDE)
+    assert made._faults["last resort"] == "eth1 cannot be taken down"
+    made._filter = Raced(100)
+    made._last_resort.take.return_value = (("eth1 taken down",), ())
+    assert not made.apply(CLOSED, OUTSIDE).armed
+    assert "last resort" not in made._faults
