@@ -13,7 +13,7 @@ STANDARD, ALL_TIMES = Mode.STANDARD, Mode.AT_ALL_TIMES
 INACTIVE = {State.NOT_CONNECTED, State.DISCONNECTING}
 ACTIVE = set(State) - INACTIVE
 STARTS = (Event.START_CONNECTED, Event.START_DISCONNECTED)
-OWNERS = (Event.CONNECT, Event.DISCONNECT)
+OWNERS = (Event.CONNECT, Event.CHANGE_PROFILE, Event.DISCONNECT)
 LENGTH = 6
 
 # A life of the daemon: its state, and whether the owner's last word was "connect". A start takes
@@ -29,7 +29,7 @@ def lives_on(life: Life, event: Event | None) -> Life:
     if event is None:
         state, event = State.NOT_CONNECTED, STARTS[0 if connected else 1]
     if event in OWNERS:
-        connected = event is Event.CONNECT
+        connected = event is not Event.DISCONNECT
     return transition(state, event).state, connected
 
 
@@ -132,6 +132,13 @@ def test_the_owners_connect_is_obeyed_in_every_state(state: State) -> None:
 
 
 @pytest.mark.parametrize("state", State)
+def test_the_owners_other_profile_is_connected_in_every_state(state: State) -> None:
+    after = transition(state, Event.CHANGE_PROFILE)
+    assert after.state in ACTIVE
+    assert after.action is Action.START
+
+
+@pytest.mark.parametrize("state", State)
 def test_the_owners_disconnect_is_obeyed_in_every_state(state: State) -> None:
     after = transition(state, Event.DISCONNECT)
     assert after.state in INACTIVE
@@ -155,9 +162,10 @@ def test_a_start_takes_up_the_remembered_connection() -> None:
     assert after == Outcome(State.CONNECTING, Action.START)
 
 
-def test_a_start_leaves_a_disconnected_owner_alone() -> None:
+def test_a_start_finishes_the_owners_disconnect() -> None:
+    """Whoever was killed before the tunnel was down has left it up."""
     after = transition(State.NOT_CONNECTED, Event.START_DISCONNECTED)
-    assert after == Outcome(State.NOT_CONNECTED, Action.NONE)
+    assert after == Outcome(State.NOT_CONNECTED, Action.STOP)
 
 
 @pytest.mark.parametrize(

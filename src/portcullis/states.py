@@ -85,9 +85,9 @@ _GRID = """
                      NC    CG    CD    DG    RG    CF
 connect              CG+   CG+   CD    CG+   RG+   CG+
 disconnect           NC    DG-   DG-   DG    DG-   DG-
-change_profile       NC    CG+   RG+   DG    RG+   CG+
+change_profile       CG+   CG+   RG+   CG+   RG+   CG+
 start_connected      CG+   CG    CD    DG    RG    CF
-start_disconnected   NC    CG    CD    DG    RG    CF
+start_disconnected   NC-   CG    CD    DG    RG    CF
 tunnel_up            NC    CG    CD    DG    RG    CF
 handshake            NC    CD    CD    DG    CD    CD
 tunnel_lost          NC    CG+   RG+   DG-   RG+   CF
