@@ -70,6 +70,7 @@ class Core:
         self._recovery = Deferred(loop, self._recover_now)
         self._look = Deferred(loop, self._look_now)
         self._remembering = Deferred(loop, self._remember_again)
+        self._forgetting = Deferred(loop, self._drop_dns_cache)
         self._pause = _SAVE_AFTER
         self._pace = Pace(_BURST)
         self._enforced: tuple[Policy, Outside] | None = None
@@ -474,7 +475,7 @@ class Core:
         if not applied.whole:
             self._repair.within(_REPAIR_AFTER)
         if flipped:
-            self._loop.after(0, self._drop_dns_cache)
+            self._forgetting.within(0)
         return applied.armed
 
     def _outside(self) -> Outside:
@@ -492,4 +493,7 @@ class Core:
         try:
             openwrt.drop_dns_cache(self.bus)
         except BusError as error:
-            log.warning("dnsmasq keeps what it knows: %s", error)
+            self.faults.note("DNS cache", f"dnsmasq keeps what it knows: {error}")
+            self._forgetting.within(_SAVE_AFTER)
+        else:
+            self.faults.note("DNS cache", None)
