@@ -9,14 +9,16 @@ from typing import Any
 
 import pytest
 
+from portcullis import commands, openwrt
 from portcullis import core as module
 from portcullis.bus import BusError
 from portcullis.core import Core
-from portcullis.driver import DriverError
+from portcullis.driver import DriverError, Reading
 from portcullis.intent import Intent, save
 from portcullis.loop import Loop
 from portcullis.paths import Paths
 from portcullis.states import Event, State
+from portcullis.uplink import Uplink
 
 pytestmark = pytest.mark.usefixtures("namespace")
 
@@ -43,6 +45,34 @@ class NoTunnel:
     def reading(self) -> None: ...
 
     def stop(self) -> None: ...
+
+
+class Proven(NoTunnel):
+    """A tunnel whose server answers at once; `done` is what was asked of it."""
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+
+    def start(self, profile: Any, *_arguments: object) -> None:
+        self.done.append(profile.name)
+
+    def reading(self) -> Reading | None:
+        return Reading(1.0, 10000, 10000) if self.done and self.done[-1] != "stop" else None
+
+    def stop(self) -> None:
+        self.done.append("stop")
+
+
+PROFILE = """[Interface]
+PrivateKey = 6Pn1JkXzdJ1jQyq5IV4JrXjwkVkoOrVZTNyhbLZcf1M=
+Address = 10.9.0.2/32
+DNS = 10.9.0.1
+[Peer]
+PublicKey = xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=
+AllowedIPs = 0.0.0.0/0
+Endpoint = 198.51.100.1:51820
+"""
+WAN = Uplink(frozenset({4}), ("eth1",), ("203.0.113.9",))
 
 
 class Broken:
@@ -92,3 +122,120 @@ def test_what_breaks_half_way_is_carried_out_all_the_same(
     wait(loop, 10, lambda: core.state is State.NOT_CONNECTED)
     wait(loop, 10, lambda: "internal error" not in core.faults)
     core.shutdown()
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A core with two profiles, and its loop; nothing has happened yet."""
+    monkeypatch.setattr(module, "_REPAIR_AFTER", 0.05)
+    monkeypatch.setattr(module, "_SAVE_AFTER", 0.05)
+    monkeypatch.setattr(module.uplink, "read", lambda _protected: WAN)
+    paths = Paths(tmp_path / "home", tmp_path / "run", tmp_path / "share")
+    paths.run.mkdir()
+    paths.profiles.mkdir(parents=True)
+    for name in ("vpn1", "vpn2"):
+        (paths.profiles / f"{name}.conf").write_text(PROFILE)
+    parts: Any = (NoBus(), Proven(), paths, Broken(0), lambda _alarm: None)
+    loop = Loop(lambda error: core.recover(error))
+    core: Any = Core(loop, *parts)
+    return core
+
+
+def test_a_change_of_profile_that_breaks_half_way_is_no_return_to_the_former(made: Any) -> None:
+    made.start()
+    commands.connect(made, "vpn1")
+    wait(made._loop, 10, lambda: made.state is State.CONNECTED)
+    made._on_transition = Broken(1)
+    commands.connect(made, "vpn2")
+    assert made.state is State.RECONNECTING
+    wait(made._loop, 10, lambda: made.state is State.CONNECTED)
+    assert made.tunnel.profile.name == made.intent.profile == "vpn2"
+
+
+def test_a_connect_after_a_disconnect_that_breaks_half_way_is_obeyed(made: Any) -> None:
+    made.start()
+    commands.connect(made, "vpn1")
+    wait(made._loop, 10, lambda: made.state is State.CONNECTED)
+    made._on_transition = Broken(1)
+    commands.disconnect(made)
+    assert (made.state, made.tunnel.profile.name) == (State.DISCONNECTING, "vpn1")
+    commands.connect(made, "vpn2")
+    wait(made._loop, 10, lambda: made.state is State.CONNECTED)
+    wait(made._loop, 10, lambda: "internal error" not in made.faults)
+    wait(made._loop, 10, lambda: made.state is State.CONNECTED)
+    assert made.tunnel.profile.name == "vpn2"
+
+
+def test_a_wan_that_is_back_when_something_breaks_is_noticed(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.uplink, "read", lambda _protected: Uplink())
+    made.start()
+    commands.connect(made, "vpn1")
+    made._loop.after(0.1, made._loop.stop)
+    made._loop.run()
+    assert "vpn1" not in made.driver.done
+    monkeypatch.setattr(module.uplink, "read", lambda _protected: WAN)
+    apply, broken = made.block.apply, Broken(1)
+
+    def breaking(*arguments: object) -> Any:
+        broken()
+        return apply(*arguments)
+
+    made.block.apply = breaking
+    made.kernel_changed()
+    wait(made._loop, 10, lambda: made.state is State.CONNECTED)
+
+
+def test_dnsmasq_that_could_not_be_told_is_told_later(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """K12: what was learnt outside must not be served inside, nor the other way round."""
+    told: list[object] = []
+
+    def tell(bus: object) -> None:
+        told.append(bus)
+        if len(told) < 3:
+            raise BusError("ubusd hangs")
+
+    monkeypatch.setattr(openwrt, "drop_dns_cache", tell)
+    made.start()
+    wait(made._loop, 10, lambda: len(told) == 1)
+    assert "ubusd hangs" in made.faults["DNS cache"]
+    wait(made._loop, 10, lambda: len(told) == 3)
+    assert "DNS cache" not in made.faults
+
+
+def test_where_no_dnsmasq_runs_it_is_not_asked_again(made: Any) -> None:
+    asked: list[str] = []
+
+    def call(name: str, *_arguments: object) -> dict[str, Any]:
+        asked.append(name)
+        raise BusError("no such service", "Not found")
+
+    made.bus.call = call
+    made.start()
+    made._loop.after(0.3, made._loop.stop)
+    made._loop.run()
+    assert asked.count("service") == 1
+    assert "DNS cache" not in made.faults
+
+
+def test_a_damaged_intent_replaces_no_whole_one(made: Any) -> None:
+    """Taken for connected, as long as the fault is told: nobody has said so."""
+    save(made._paths.intent, Intent(False, "vpn1"))
+    made._paths.unsaved.write_bytes(b"")
+    made._pause = 0.02
+    made.start()
+    made._loop.after(0.2, made._loop.stop)
+    made._loop.run()
+    assert made.intent.connected
+    assert "neither connected nor disconnected" in made.faults["intent"]
+    assert made._paths.intent.read_text() == "disconnected\nvpn1\n"
+
+
+def test_a_disconnect_that_a_kill_cut_short_is_finished_by_the_next_start(made: Any) -> None:
+    save(made._paths.intent, Intent(False, "vpn1"))
+    made.start()
+    assert made.driver.done == ["stop"]
+    assert made.state is State.NOT_CONNECTED

@@ -130,11 +130,11 @@ class Core:
         Only where the owner is disconnected and a table stands, what stands may wait for the
         settings: it is the last policy, and a restart must not cut the house off.
         """
-        newest = self._paths.intent
-        if self._paths.unsaved.exists():  # an earlier process could not save it
-            newest = self._paths.unsaved
-            self._remembering.within(self._pause)
+        unsaved = self._paths.unsaved.exists()  # an earlier process could not save it
+        newest = self._paths.unsaved if unsaved else self._paths.intent
         self.intent, wrong = intent.read(newest, (self._paths.endpoints,))
+        if unsaved and not wrong:
+            self._remembering.within(self._pause)
         self.faults.note("intent", wrong)
         self.faults["settings"] = "not read yet: closed settings hold"
         self._read_uplink()
@@ -206,9 +206,10 @@ class Core:
         self._recovery.within(_REPAIR_AFTER)
 
     def _recover_now(self) -> None:
-        failed = self.state is State.CONNECTION_FAILED
-        # Not `happen`: where this fails as well, the loop has us try again.
-        self._go_through(Event.RETRY if failed else Event.TUNNEL_LOST, "after an internal error")
+        self._read_uplink()  # the look that would have told of it may be what was broken
+        # So may the choice of a profile: begin with the owner's, not with the last one.
+        event = Event.TUNNEL_LOST if self.state is State.DISCONNECTING else Event.SETTINGS_CHANGED
+        self._go_through(event, "after an internal error")  # or the loop has us try again
         self.faults.note("internal error", None)
 
     def _block_fails(self) -> None:
