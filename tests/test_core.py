@@ -239,3 +239,23 @@ def test_a_disconnect_that_a_kill_cut_short_is_finished_by_the_next_start(made: 
     made.start()
     assert made.driver.done == ["stop"]
     assert made.state is State.NOT_CONNECTED
+
+
+def test_a_connect_is_not_ended_by_what_a_disconnect_before_it_could_not_do(made: Any) -> None:
+    """Two clicks that are heard in one turn of the loop, the first of which takes long."""
+    stop, times = made.driver.stop, []
+
+    def refuse() -> None:
+        stop()
+        times.append(made.state)
+        if len(times) == 1:
+            raise DriverError("pc0 does not go away")
+
+    made.start()
+    commands.connect(made, "vpn1")
+    wait(made._loop, 10, lambda: made.state is State.CONNECTED)
+    made.driver.stop = refuse
+    commands.disconnect(made)
+    commands.connect(made, "vpn1")
+    wait(made._loop, 10, lambda: made.state is State.CONNECTED)
+    assert times == [State.DISCONNECTING]

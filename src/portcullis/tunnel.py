@@ -129,10 +129,7 @@ class Tunnel:
         self._rest()
         self.attempt = 0
         failure = self._take_down()
-        if failure:
-            self._later(_TAKE_DOWN_AGAIN, self._take_down_again)
-        event = Event.DRIVER_FAILED if failure else Event.TUNNEL_DOWN
-        self._loop.after(0, lambda: self._core.happen(event, failure))
+        self._later(0, lambda: self._taken_down(failure))  # unless somebody connects before
 
     def close(self) -> None:
         """Stop doing anything, and leave the device as it is."""
@@ -157,6 +154,11 @@ class Tunnel:
         except DriverError as error:
             return str(error)
         return ""
+
+    def _taken_down(self, failure: str) -> None:
+        if failure:
+            self._later(_TAKE_DOWN_AGAIN, self._take_down_again)
+        self._core.happen(Event.DRIVER_FAILED if failure else Event.TUNNEL_DOWN, failure)
 
     def _take_down_again(self) -> None:
         """What could not be taken down, until it has gone or somebody connects."""
