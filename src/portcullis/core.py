@@ -463,8 +463,8 @@ class Core:
         if not self._started:
             return True
         policy, outside = self._enforced = self.policy(), self._outside()
-        self.selftest.policy_changed(active=not policy.released)
         applied = self.block.apply(policy, outside)
+        self.selftest.policy_changed(active=not policy.released)
         flipped = applied.flipped
         # Devices among themselves come second, and not before it is known what the owner wants.
         if self._lan_known and self.lan.apply(self.settings.lan_access, self.networks):

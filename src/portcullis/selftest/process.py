@@ -177,13 +177,14 @@ class SelfTest:
         """Also where it has ended: what it made is gone with it."""
         if self._deadline:
             self._deadline.cancel()
-        self._loop.remove(self._descriptor)
-        os.close(self._descriptor)
+        pid, descriptor = self._pid, self._descriptor
+        self._pid = self._descriptor = 0  # whatever of the rest is refused
+        self._loop.remove(descriptor)
+        os.close(descriptor)
         with suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
         with suppress(ChildProcessError):  # the bus library reaps every child
-            os.waitpid(self._pid, 0)
-        self._pid = self._descriptor = 0
+            os.waitpid(pid, 0)
 
     def _end(self, reason: str) -> None:
         """`reason` is for what has not been tested."""
