@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 
@@ -356,6 +357,21 @@ def test_where_nothing_can_be_loaded_nothing_is_forwarded(router: Router, damage
         '{"devices": [], "switches": ["/proc/sys/net/ipv4/ip_forward",'
         ' "/proc/sys/net/ipv6/conf/all/forwarding"]}\n'
     )
+
+
+def test_what_the_daemon_had_taken_is_given_back_with_it(router: Router) -> None:
+    """An upgrade starts the guard while nft refuses the daemon, too."""
+    router.remember(CONNECTED)
+    router.program("stand-in/nft", "#!/bin/sh\nexit 127\n")
+    router.sh("echo 1 > /proc/sys/net/ipv4/ip_forward")
+    router.sh("echo 0 > /proc/sys/net/ipv6/conf/all/forwarding")
+    run = router.path("tmp/run/portcullis")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "last-resort").write_text('{"devices": ["eth1"], "switches": []}')
+    for _ in range(2):
+        router.guard()
+    taken = json.loads((run / "last-resort").read_text())
+    assert taken == {"devices": ["eth1"], "switches": ["/proc/sys/net/ipv4/ip_forward"]}
 
 
 def test_the_owner_who_disconnected_keeps_the_internet_without_nft(busybox: Router) -> None:
