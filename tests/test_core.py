@@ -259,3 +259,24 @@ def test_a_connect_is_not_ended_by_what_a_disconnect_before_it_could_not_do(made
     commands.connect(made, "vpn1")
     wait(made._loop, 10, lambda: made.state is State.CONNECTED)
     assert times == [State.DISCONNECTING]
+
+
+def test_a_wan_that_is_lost_when_something_breaks_is_waited_for(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made.start()
+    hold, broken = made._hold_lines, Broken(1)
+
+    def breaking() -> None:
+        broken()
+        hold()
+
+    made._hold_lines = breaking
+    monkeypatch.setattr(module.uplink, "read", lambda _protected: Uplink())
+    made.kernel_changed()
+    wait(made._loop, 10, lambda: "internal error" in made.faults)
+    wait(made._loop, 10, lambda: "internal error" not in made.faults)
+    commands.connect(made, "vpn1")
+    monkeypatch.setattr(module.uplink, "read", lambda _protected: WAN)
+    made.kernel_changed()
+    wait(made._loop, 10, lambda: made.state is State.CONNECTED)
