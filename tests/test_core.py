@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from portcullis import commands, openwrt
+from portcullis import commands, openwrt, tunnel
 from portcullis import core as module
 from portcullis.bus import BusError
 from portcullis.core import Core
@@ -280,3 +280,15 @@ def test_a_wan_that_is_lost_when_something_breaks_is_waited_for(
     monkeypatch.setattr(module.uplink, "read", lambda _protected: WAN)
     made.kernel_changed()
     wait(made._loop, 10, lambda: made.state is State.CONNECTED)
+
+
+def test_a_start_that_cannot_take_down_what_a_kill_left_tries_again(
+    made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tunnel, "_TAKE_DOWN_AGAIN", 0.02)
+    broken = Broken(2)
+    made.driver.stop = lambda: broken() or made.driver.done.append("stop")
+    made.start()
+    assert not made.driver.done
+    wait(made._loop, 10, lambda: made.driver.done == ["stop"])
+    assert made.state is State.NOT_CONNECTED

@@ -151,8 +151,8 @@ class Tunnel:
         self.profile, self.link, self.endpoints, self.bootstrap = None, None, (), ()
         try:
             self._driver.stop()
-        except DriverError as error:
-            return str(error)
+        except Exception as error:  # whatever it is, it is tried again
+            return str(error) or repr(error)
         return ""
 
     def _taken_down(self, failure: str) -> None:
