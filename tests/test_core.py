@@ -292,3 +292,17 @@ def test_a_start_that_cannot_take_down_what_a_kill_left_tries_again(
     assert not made.driver.done
     wait(made._loop, 10, lambda: made.driver.done == ["stop"])
     assert made.state is State.NOT_CONNECTED
+
+
+def test_a_start_that_breaks_takes_down_what_a_kill_left_all_the_same(made: Any) -> None:
+    apply, broken = made.block.apply, Broken(1)
+
+    def breaking(*arguments: object) -> Any:
+        broken()
+        return apply(*arguments)
+
+    made.block.apply = breaking
+    made.start()
+    assert not made.driver.done
+    wait(made._loop, 10, lambda: made.driver.done == ["stop"])
+    assert made.state is State.NOT_CONNECTED

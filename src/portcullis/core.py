@@ -209,7 +209,8 @@ class Core:
         self._read_uplink()  # the look that would have told of it may be what was broken
         self._families_told = self.uplink.families
         # So may the choice of a profile: begin with the owner's, not with the last one.
-        event = Event.TUNNEL_LOST if self.state is State.DISCONNECTING else Event.SETTINGS_CHANGED
+        going = self.state in (State.NOT_CONNECTED, State.DISCONNECTING)
+        event = Event.TUNNEL_LOST if going else Event.SETTINGS_CHANGED
         self._go_through(event, "after an internal error")  # or the loop has us try again
         self.faults.note("internal error", None)
 

@@ -90,7 +90,7 @@ start_connected      CG+   CG    CD    DG    RG    CF
 start_disconnected   NC-   CG    CD    DG    RG    CF
 tunnel_up            NC    CG    CD    DG    RG    CF
 handshake            NC    CD    CD    DG    CD    CD
-tunnel_lost          NC    CG+   RG+   DG-   RG+   CF
+tunnel_lost          NC-   CG+   RG+   DG-   RG+   CF
 tunnel_down          NC    CG    RG+   NC    RG    CF
 driver_failed        NC    CF-   CF-   NC    CF-   CF
 exhausted            NC    CF    CD    DG    CF    CF

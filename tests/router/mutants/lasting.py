@@ -40,8 +40,8 @@ LASTING = (
         "K7",
         "a lost tunnel ends in not_connected",
         "src/portcullis/states.py",
-        "tunnel_lost          NC    CG+   RG+",
-        "tunnel_lost          NC    CG+   NC ",
+        "tunnel_lost          NC-   CG+   RG+",
+        "tunnel_lost          NC-   CG+   NC ",
         (f"{_STATES}reconnecting_blocks[device deleted-standard]",),
     ),
     Mutant(
