@@ -183,19 +183,20 @@ class Block:
 
     def _cut_flows(self, policy: Policy) -> bool:
         """End the flows of another policy; whether blocking began or ended."""
+        flipped = self._released is not policy.released
+        self._released = policy.released
         if policy.flow_key() == self._flow_key:
-            return False
-        flipped = self._flow_key is None or self._released is not policy.released
+            return flipped
         # A policy that is back before flows could be cut finds those of the one between.
-        self._flow_key, self._released = None, policy.released
+        self._flow_key = None
         try:
             conntrack_flush()
         except (NetlinkError, OSError) as error:
             reason = f"flows cannot be cut (package kmod-nf-conntrack-netlink?): {error}"
             self._faults.note(CONNTRACK, reason)
-            return False
-        self._faults.note(CONNTRACK, None)
-        self._flow_key = policy.flow_key()
+        else:
+            self._faults.note(CONNTRACK, None)
+            self._flow_key = policy.flow_key()
         return flipped
 
     def _drop_queued(self, outside: Outside) -> None:

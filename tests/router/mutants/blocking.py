@@ -153,8 +153,8 @@ BLOCKING = (
         "K3",
         "flows of a policy that is over before they can be cut live on",
         _BLOCK,
-        "        self._flow_key, self._released = None, policy.released\n",
-        "        self._released = policy.released\n",
+        "        self._flow_key = None\n        try:\n",
+        "        try:\n",
         ("tests/test_block.py::test_flows_are_cut_though_the_policy_is_back_to_what_it_was",),
     ),
     Mutant(
