@@ -288,6 +288,20 @@ def test_a_login_outlives_a_restart_of_web_core_and_bus(own: Appliance) -> None:
     assert owner.login(PASSWORD).status == 200
 
 
+def test_a_core_that_knows_no_networks_yet_does_not_cost_the_page(own: Appliance) -> None:
+    own.start()
+    own.start_web()
+    own.kill()
+    own.bus.stop_others()
+    own.start(wait=False)
+    waiting = "Nobody has said yet which networks there are"
+    own.until(lambda: waiting in own.web_log.read_text(), "the web has looked")
+    assert Visitor(own.world.lana).get("/").status == 200
+    own.bus.start_others()
+    own.until(lambda: not own.status()["faults"], "the core knows them")
+    assert "no longer listening" not in own.web_log.read_text()
+
+
 def test_a_live_page_is_told_when_the_core_is_gone_and_back(own: Appliance) -> None:
     own.start()
     own.start_web()

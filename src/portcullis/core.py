@@ -75,7 +75,7 @@ class Core:
         self._pace = Pace(_BURST)
         self._enforced: tuple[Policy, Outside] | None = None
         self._started = self._block_failed = False
-        self._told = False  # by netifd and fw4, which networks there are
+        self.told = False  # by netifd and fw4, which networks there are
         self._unsaved: dict[str, Timer] = {}
         self.driver = driver
         self.clock = Clock(paths.clock, paths.clock_now)
@@ -341,7 +341,7 @@ class Core:
             self.faults.note("networks", f"not read, the last known ones hold: {error}")
             self._reread.within(_SAVE_AFTER)
             return
-        self._told = True
+        self.told = True
         notes = found.notes
         if not (found.networks or notes):
             notes = ("no network is protected: no zone is known to forward to the internet",)
@@ -483,7 +483,7 @@ class Core:
 
     def _outside(self) -> Outside:
         present = uplink.still_there(self.uplink.netdevs)
-        doubtful = () if self._told else self.uplink.private
+        doubtful = () if self.told else self.uplink.private
         pppoe, gateways = self.surroundings.pppoe, self.uplink.gateways
         return Outside(self.upstream, pppoe, present, doubtful, gateways)
 

@@ -121,8 +121,11 @@ class Door:
 
     def listen(self) -> Reply:
         """Devices of the networks from which the router may be managed, and what changes when
-        the certificate does."""
+        the certificate does. Raises Refusal: a core that was started a moment ago, and does not
+        know them yet, must not cost the house the page."""
         devices = list(self._core.managing_devices())
+        if not devices and not self._core.told:
+            raise Refusal("unavailable", "Nobody has said yet which networks there are.")
         stamp = "/".join(map(_stamp, (self._certificate, self._key)))
         port = self._core.settings.port
         return {"ok": True, "devices": devices, "port": port, "certificate": stamp}

@@ -24,7 +24,7 @@ from portcullis.web.live import Live
 from portcullis.web.server import Server
 
 log = logging.getLogger("portcullis.web")
-_LOOK_EVERY, _LOOK_AGAIN = 5.0, 1.0
+_LOOK_EVERY, _LOOK_AGAIN = 2.0, 1.0
 _NO_NEW_PRIVS = 38  # prctl(2): no program started from here gains a right, setuid or not
 _REST = 0.5  # nothing but this page waits with us
 _STATE_EVENT = "portcullis.state"
@@ -80,6 +80,8 @@ class Web:
     def _follow(self) -> None:
         try:
             found = self.bus.call(OBJECT, "listen", {})
+            if not found.get("ok"):
+                raise BusError(str(found.get("reason")))
             if (stamp := found.get("certificate", "")) != self._stamp:
                 self._use(self.bus.call(OBJECT, "certificate", {}))
                 self._stamp = stamp
