@@ -75,6 +75,7 @@ def save(bus: Bus, exemption: Exemption) -> None:
 
     Raises openwrt.ForeignChangesError or BusError: the wish has to be kept and saved later.
     """
+    openwrt.take_back(bus, CONFIG)
     values = bus.call("uci", "get", {"config": CONFIG}).get("values") or {}
     changes: list[tuple[str, dict[str, Any]]] = [
         ("delete", {"section": name})

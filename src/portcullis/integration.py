@@ -20,7 +20,7 @@ from portcullis import sections
 from portcullis.bus import Bus, BusError
 from portcullis.faults import Faults
 from portcullis.loop import Deferred, Loop
-from portcullis.openwrt import ForeignChangesError, save
+from portcullis.openwrt import ForeignChangesError, save, take_back
 from portcullis.policy import TUNNEL
 from portcullis.sections import Change, Section
 
@@ -95,6 +95,7 @@ class Integration:
     ) -> list[str]:
         """Put back what is missing in a configuration; what that was."""
         wanted = sections.parse((self._share / f"{config}.uci").read_text()) + more
+        take_back(self._bus, config)
         present = self._bus.call("uci", "get", {"config": config}).get("values")
         if not present:
             raise BusError(f"/etc/config/{config} is empty")

@@ -20,6 +20,9 @@ from portcullis.settings import CLOSED, CONFIG, SECTION, TYPE, Settings
 CONFIGS = Path("/etc/config")
 _ROOM = 32768
 
+_left: dict[str, set[tuple[str, ...]]] = {}
+"""Configurations in which changes of ours may be staged still: whole sections, or their options."""
+
 
 class ForeignChangesError(Exception):
     """Somebody else's changes are staged in our configuration; a commit would take them along."""
@@ -45,6 +48,7 @@ def read_settings(bus: Bus) -> tuple[Settings, tuple[str, ...]]:
 
 def save_setting(bus: Bus, wanted: Settings, option: str) -> None:
     """Write one option and commit it. Raises as `save` does."""
+    take_back(bus, CONFIG)
     where: dict[str, Any] = {"section": SECTION}
     value = settings.uci_value(wanted, option)
     if value != []:
@@ -60,6 +64,7 @@ def save(bus: Bus, config: str, changes: list[tuple[str, dict[str, Any]]]) -> No
     Raises ForeignChangesError, or BusError (a rollback window of LuCI is open, flash full): the
     wish has to be kept and saved later.
     """
+    take_back(bus, config)
     if bus.call("uci", "changes", {"config": config}).get("changes"):
         raise ForeignChangesError(
             f"uncommitted changes of somebody else in {config}, to be applied or reverted first"
@@ -70,9 +75,31 @@ def save(bus: Bus, config: str, changes: list[tuple[str, dict[str, Any]]]) -> No
             bus.call("uci", method, {"config": config, **arguments})
         bus.call("uci", "commit", {"config": config})
     except BusError:
+        _left[config] = {place for _, arguments in changes for place in _places(arguments)}
         with suppress(BusError):  # the first error tells more
             bus.call("uci", "revert", {"config": config})
+            del _left[config]
         raise
+
+
+def take_back(bus: Bus, config: str) -> None:
+    """Revert what we could not while rpcd hung: it would look like what is in force, and like
+    somebody else's to `save`. Where anybody has staged more since, it is his. Raises BusError."""
+    if config not in _left:
+        return
+    staged = bus.call("uci", "changes", {"config": config}).get("changes") or ()
+    if all({tuple(change[1:2]), tuple(change[1:3])} & _left[config] for change in staged):
+        bus.call("uci", "revert", {"config": config})
+    del _left[config]
+
+
+def _places(arguments: dict[str, Any]) -> Iterable[tuple[str, ...]]:
+    section = arguments.get("section")
+    if section is None:  # a new one
+        return [(arguments["name"],)]
+    options = arguments.get("values") or arguments.get("options") or arguments.get("option")
+    listed = [options] if isinstance(options, str) else options
+    return [(section, option) for option in listed] if listed else [(section,)]
 
 
 def _look_for_room(config: str) -> None:
