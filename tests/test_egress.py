@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+from unittest.mock import Mock
 
 import pytest
 from router.leaktest import has_egress_hook
@@ -15,7 +16,8 @@ from portcullis import egress, egresshook
 from portcullis.attachment import Attachment, Netdev, Outside, attach
 from portcullis.egress import Outward, elements
 from portcullis.egresshook import EgressHook
-from portcullis.packetfilter import template_chains
+from portcullis.nft import Nftables, NftError
+from portcullis.packetfilter import FilterError, template_chains
 from portcullis.policy import CLOSED, Policy, Socket
 
 TABLE = egress.table(("eth1", "wwan0"))
@@ -131,6 +133,30 @@ def test_a_hook_that_comes_with_a_module_later_goes_on_the_devices(
     assert '"eth1"' in chain.stdout
     assert "lo" not in re.findall(r'"(\w+)"', chain.stdout.partition("priority")[0])
     assert hook.standing == "in force"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_device_that_leads_upstream_no_more_is_let_go_whoever_hooked_it(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """A former process, or one whose last try went wrong: the house may be on it by now (K14)."""
+    if not has_egress_hook():
+        pytest.skip("this kernel has no egress hook")
+    namespace.ip("link add eth1 type veth peer name far\n")
+    attachment = Attachment((("eth1", socket.if_nametoindex("eth1")),))
+    hook = EgressHook()
+    assert hook.reconcile(CLOSED, attachment) == ("table missing",)
+    if fails:
+        with monkeypatch.context() as broken:
+            broken.setattr(Nftables, "list_table", Mock(side_effect=NftError("broken")))
+            with pytest.raises(FilterError):
+                hook.reconcile(CLOSED, attachment)
+    else:
+        hook.close()
+        hook = EgressHook()
+    hook.reconcile(CLOSED, Attachment())
+    hook.close()
+    assert "netdev" not in namespace.run(["nft", "list", "tables"]).stdout
 
 
 # Where it goes

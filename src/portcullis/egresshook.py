@@ -24,7 +24,7 @@ class EgressHook:
     def __init__(self) -> None:
         self._filter: PacketFilter[Outward] | None = None
         self._attachment = Attachment()
-        self._hooked: tuple[tuple[str, int], ...] = ()
+        self._hooked: tuple[tuple[str, int], ...] | None = None  # of a former process, perhaps
         self._tried = float("-inf")
         self._refusal, self._found = "", False
 
@@ -41,8 +41,8 @@ class EgressHook:
             return ()
         assert self._filter
         try:
-            if self._hooked and not attachment.devices:
-                self._filter.remove()
+            if self._hooked != attachment.devices and not attachment.devices:
+                self._filter.remove()  # whatever stands: the house may be on it by now (K14)
             elif self._hooked != attachment.devices:
                 self._filter.become(egress.table(attachment.names))
             self._hooked = attachment.devices
@@ -69,7 +69,7 @@ class EgressHook:
         """Give the library back; the table stays."""
         if self._filter:
             self._filter.close()
-        self._filter, self._hooked = None, ()
+        self._filter = self._hooked = None
 
     def _open(self) -> bool:
         if self._refusal and time.monotonic() < self._tried + _TRY_AGAIN:
