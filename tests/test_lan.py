@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from router.namespace import Namespace
@@ -394,3 +397,66 @@ def test_a_port_that_refuses_is_named(
     monkeypatch.setattr(Isolation, "_set", staticmethod(lambda name, on: False))
     changed, refused = isolation.reconcile(["lan1"], {"lan1": Port("lan1")})
     assert (changed, refused, isolation.taken) == ((), frozenset({"lan1"}), False)
+
+
+def test_a_port_of_a_bridge_that_is_the_houses_no_more_is_given_back(
+    router: Namespace, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or for a moment: a firewall that makes no sense for a while has no protected network."""
+    isolation.reconcile(["lan1"], {"lan1": Port("lan1")})
+    monkeypatch.setattr(topology, "port", lambda name: Port(name, isolated=flags(router)[name]))
+    assert isolation.reconcile([], {})[0] == ("lan1 rejoined",)
+    assert (flags(router)["lan1"], isolation.taken) == (False, False)
+
+
+def test_what_is_isolated_is_not_forgotten_where_it_cannot_be_written_down(
+    router: Namespace, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ports = {"lan1": Port("lan1"), "lan2": Port("lan2")}
+    isolation.reconcile(["lan1"], ports)
+    ports["lan1"] = Port("lan1", isolated=True)
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "full")))
+        with pytest.raises(OSError, match="full"):
+            isolation.reconcile(["lan1", "lan2"], ports)
+    assert isolation.reconcile([], ports)[0] == ("lan1 rejoined",)
+    assert flags(router) == {"lan1": False, "lan2": False}
+
+
+def test_what_is_isolated_is_not_forgotten_where_it_cannot_be_read(
+    router: Namespace, isolation: Isolation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolation.reconcile(["lan1"], {"lan1": Port("lan1")})
+    ports = {"lan1": Port("lan1", isolated=True)}
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(Path, "read_text", Mock(side_effect=OSError(errno.EMFILE, "too many")))
+        with pytest.raises(OSError, match="too many"):
+            isolation.reconcile([], ports)
+    assert isolation.reconcile([], ports)[0] == ("lan1 rejoined",)
+
+
+def test_a_port_that_stays_isolated_is_told_and_tried_again(
+    house: House, sys: Path, router: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.lan.apply(False, (LAN,))
+    assert flags(router)["lan1"]
+    for port in ("lan1", "lan2"):
+        (sys / port / "brport/isolated").write_text("1\n")
+    with monkeypatch.context() as refusing:
+        refusing.setattr(Isolation, "_set", staticmethod(lambda name, on: False))
+        house.lan.apply(True, (LAN,))
+    assert house.faults[FAULT] == "isolated still: lan1, lan2"
+    house.lan.apply(True, (LAN,))
+    assert (FAULT in house.faults, flags(router)) == (False, {"lan1": False, "lan2": False})
+
+
+def test_a_library_that_is_broken_is_not_asked_again_to_take_the_table_away(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.lan.apply(False, (LAN,))
+    assert house.lan._filter is not None
+    monkeypatch.setattr(house.lan._filter._nft, "_run", Mock(side_effect=NftError("broken")))
+    house.lan.apply(True, (LAN,))
+    assert "broken" in house.faults[FAULT]
+    house.lan.apply(True, (LAN,))
+    assert (FAULT in house.faults, table()) == (False, None)

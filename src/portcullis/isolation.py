@@ -12,7 +12,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from portcullis import topology
 from portcullis.netlink import IPRoute, NetlinkError, link_named
+from portcullis.storage import write_durably
 from portcullis.topology import Port
 
 
@@ -27,11 +29,12 @@ class Isolation:
     def reconcile(
         self, wanted: Iterable[str], ports: dict[str, Port]
     ) -> tuple[tuple[str, ...], frozenset[str]]:
-        """Isolate `wanted` of the bridges' `ports`, and give back what was isolated before;
-        what was changed, in words, and the ports that refused."""
+        """Isolate `wanted` of the bridges' `ports`, and give back what was isolated before, also
+        where its bridge is none of the house's any more; what was changed, in words, and the
+        ports that refused. Raises OSError where the record cannot be read or written."""
         wanted, former = set(wanted), self._read()
         on = [name for name in sorted(wanted) if name in ports and not ports[name].isolated]
-        off = [n for n in sorted(former - wanted) if n in ports and ports[n].isolated]
+        off = [n for n in sorted(former - wanted) if (ports.get(n) or topology.port(n)).isolated]
         kept = (former & wanted) | set(on)
         if not on and not off and kept == former:
             return (), frozenset()
@@ -54,12 +57,11 @@ class Isolation:
     def _read(self) -> set[str]:
         try:
             return set(map(str, json.loads(self._record.read_text())))
-        except (OSError, ValueError, TypeError):
+        except (FileNotFoundError, ValueError, TypeError):
             return set()
 
     def _write(self, names: set[str]) -> None:
         if names:
-            self._record.parent.mkdir(parents=True, exist_ok=True)
-            self._record.write_text(json.dumps(sorted(names)))
+            write_durably(self._record, json.dumps(sorted(names)))
         else:
             self._record.unlink(missing_ok=True)

@@ -219,14 +219,19 @@ class LanAccess:
         self._faults.note(FAULT, "; ".join(problems) or None)
 
     def _give_back(self) -> None:
+        refused: frozenset[str] = frozenset()
         if self._isolation.taken:
             self._read_topology()
-            self._isolation.reconcile((), self._world.topology.bridged)
+            refused = self._isolation.reconcile((), self._world.topology.bridged)[1]
         if not self._removed:
-            if self._filter or self._kernel_has_table():
-                self._packet_filter().remove()
+            try:
+                if self._filter or self._kernel_has_table():
+                    self._packet_filter().remove()
+            finally:  # the next begins anew: the library's own socket may be what is broken
+                self._forget_filter()
             self._removed, self._applied = True, None
-            self._forget_filter()
+        if refused:
+            raise OSError(f"isolated still: {', '.join(sorted(refused))}")
 
     def _kernel_has_table(self) -> bool:
         """An earlier process's."""

@@ -59,7 +59,7 @@ def read(networks: tuple[Network, ...], sys: Path = SYS) -> Topology:
     for network in {network.device: network for network in networks}.values():
         bridge = _bridge(sys, network.device)
         names = _ports(sys, bridge) if bridge else (network.device,)
-        ports = tuple(_port(sys, name) for name in names if (sys / name).exists())
+        ports = tuple(port(name, sys) for name in names if (sys / name).exists())
         segments.append(Segment(network.name, network.device, bool(bridge), ports, bridge))
     ours = {segment.bridge for segment in segments}
     others = [path.parent.name for path in sys.glob("*/bridge") if path.parent.name not in ours]
@@ -81,7 +81,8 @@ def _ports(sys: Path, bridge: str) -> tuple[str, ...]:
     return tuple(n for n in sorted(found) if is_device(n) and not n.startswith(DEVICES))
 
 
-def _port(sys: Path, name: str) -> Port:
+def port(name: str, sys: Path = SYS) -> Port:
+    """A bridge's port as it is at this moment; one that is not there is not isolated."""
     at = sys / name
     wireless = (at / "phy80211").exists() or (at / "wireless").exists()
     return Port(name, wireless, _text(at / "phys_switch_id"), _text(at / "brport/isolated") == "1")
