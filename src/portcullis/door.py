@@ -151,8 +151,8 @@ def certificate(certificate: Path, key: Path) -> Reply:
     try:
         found = [path.read_bytes()[:_KEY_MAX].hex() for path in (certificate, key)]
     except OSError as error:
-        reason = f"{error.filename}: {error.strerror}"
-        return {"ok": False, "code": "no_certificate", "reason": reason}
+        code = "no_certificate" if isinstance(error, FileNotFoundError) else "unavailable"
+        return {"ok": False, "code": code, "reason": f"{error.filename}: {error.strerror}"}
     return {"ok": True, "certificate": found[0], "key": found[1]}
 
 

@@ -74,35 +74,45 @@ class Web:
 
     def _look(self) -> None:
         """Networks come and go, and uhttpd may get another certificate."""
-        self._follow()
-        self.loop.after(_LOOK_AGAIN if self._said else _LOOK_EVERY, self._look)
+        try:
+            self._follow()
+        finally:  # one look that fails is not the last
+            self.loop.after(_LOOK_AGAIN if self._said else _LOOK_EVERY, self._look)
 
     def _follow(self) -> None:
+        problem = ""
         try:
             found = self.bus.call(OBJECT, "listen", {})
             if not found.get("ok"):
                 raise BusError(str(found.get("reason")))
             if (stamp := found.get("certificate", "")) != self._stamp:
-                self._use(self.bus.call(OBJECT, "certificate", {}))
-                self._stamp = stamp
+                problem = self._use(self.bus.call(OBJECT, "certificate", {}))
+                self._stamp = None if problem else stamp
         except BusError as error:
             self._say(f"waiting for the core: {error}")
             return  # where we listen already, we go on
-        self._say("")
+        self._say(problem)
         self._listeners.follow(found.get("devices", ()), found.get("port", PORT))
 
-    def _use(self, found: dict[str, str]) -> None:
+    def _use(self, found: dict[str, str]) -> str:
+        """What may pass and is to be tried again, if anything: until then all stays as it is."""
         pair = (found.get("certificate", ""), found.get("key", ""))
         if not pair[0]:
-            log.warning("no TLS, plain HTTP: %s", found.get("reason", ""))
+            reason = found.get("reason", "")
+            if found.get("code") != "no_certificate":
+                return f"the router's certificate cannot be had: {reason}"
+            log.warning("no TLS, plain HTTP: %s", reason)
             self.server.tls = None
-            return
+            return ""
         try:
             self.server.tls = tls.context(*map(bytes.fromhex, pair))
             log.info("TLS with the router's certificate")
-        except (ssl.SSLError, ValueError, OSError) as error:
+        except (ssl.SSLError, ValueError) as error:
             log.error("no TLS, plain HTTP: the router's certificate cannot be used: %s", error)
             self.server.tls = None
+        except OSError as error:
+            return f"the router's certificate cannot be loaded: {error}"
+        return ""
 
     def _say(self, problem: str) -> None:
         if problem and problem != self._said:
