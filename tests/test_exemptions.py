@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -140,3 +141,11 @@ def test_no_configuration_holds_no_exceptions() -> None:
 def test_a_silent_rpcd_is_no_configuration_without_exceptions() -> None:
     with pytest.raises(BusError):
         read(Uci({}, fails_at="get"))  # type: ignore[arg-type]
+
+
+def test_a_configuration_that_cannot_be_read_is_none_without_exceptions() -> None:
+    """rpcd out of memory or descriptors, or a file that makes no sense."""
+    bus: Any = Mock()
+    bus.call.side_effect = BusError("out of memory", "Unknown error")
+    with pytest.raises(BusError):
+        read(bus)

@@ -60,11 +60,12 @@ def parse(sections: dict[str, dict[str, Any]]) -> tuple[Exemptions, tuple[str, .
 
 
 def read(bus: Bus) -> tuple[Exemptions, tuple[str, ...]]:
-    """Raises BusError where nobody answers: then whatever was known last still holds."""
+    """Raises BusError where nobody answers, or what there is cannot be read: then whatever was
+    known last still holds, or a denial would end with the first error of rpcd's."""
     try:
         sections = bus.call("uci", "get", {"config": CONFIG}).get("values")
     except BusError as error:
-        if error.status in ("Not found", "No data", "Invalid argument", "Unknown error"):
+        if error.status == "Not found":
             return {}, ()
         raise
     return parse(sections) if isinstance(sections, dict) else ({}, ())
