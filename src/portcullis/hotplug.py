@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 
-from portcullis.loop import Loop, Timer
+from portcullis.loop import Deferred, Loop, Timer
 
 log = logging.getLogger("portcullis")
 
@@ -22,6 +22,7 @@ PROGRAM = "/sbin/hotplug-call"
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _ENDS_WITHIN = 30.0
 _MOST_WAITING = 20
+_AGAIN_AFTER = 1.0
 
 
 class Hotplug:
@@ -31,6 +32,7 @@ class Hotplug:
         self._loop, self._program, self._ends_within = loop, program, ends_within
         self._waiting: deque[dict[str, str]] = deque(maxlen=_MOST_WAITING)
         self._running: tuple[int, int, Timer] | None = None  # pid, pidfd, its time's end
+        self._again = Deferred(loop, self._next)
 
     def call(self, variables: Mapping[str, str]) -> None:
         """Call the scripts with `variables` in their environment, after those before."""
@@ -41,22 +43,28 @@ class Hotplug:
     def close(self) -> None:
         """Wait for none; what runs may end by itself."""
         self._waiting.clear()
+        self._again.cancel()
         if self._running:
             self._collected()
 
     def _next(self) -> None:
         if self._running or not self._waiting:
             return
-        environment = {"PATH": _PATH, **self._waiting.popleft()}
+        environment = {"PATH": _PATH, **self._waiting[0]}
         try:
             # A session of its own, so that whatever a hanging script started ends with it.
             pid = os.posix_spawn(
                 self._program, [self._program, "portcullis"], environment, setsid=True
             )
+            self._waiting.popleft()
             descriptor = os.pidfd_open(pid)
-        except OSError as error:
+        except (FileNotFoundError, PermissionError) as error:
             log.debug("%s: %s", self._program, error.strerror)
-            self._waiting.clear()
+            self._waiting.clear()  # there is nothing to call
+            return
+        except OSError as error:  # no descriptor or memory at the moment
+            log.warning("%s: %s", self._program, error.strerror)
+            self._again.within(_AGAIN_AFTER)
             return
         deadline = self._loop.after(self._ends_within, self._end)
         self._running = (pid, descriptor, deadline)
