@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import re
@@ -242,6 +243,27 @@ def test_fw4_flush_leaves_an_owned_table(namespace: Namespace, owned: PacketFilt
 def test_its_owner_refills_an_owned_table(owned: PacketFilter[Policy], nft: Spy) -> None:
     owned.reconcile(RELEASED)
     assert filled(nft) == elements(RELEASED)
+
+
+def test_a_context_without_a_descriptor_to_look_at_it_is_given_back(
+    namespace: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tried again each second, it would keep one each time until there is none left."""
+    del namespace
+    listed: list[str] = []
+
+    def list_folder(path: str) -> list[str]:
+        listed.append(path)
+        if len(listed) == 2:
+            raise OSError(errno.EMFILE, "the context has taken the last")
+        return real(path)
+
+    real = os.listdir
+    before = set(real("/proc/self/fd"))
+    monkeypatch.setattr(os, "listdir", list_folder)
+    with pytest.raises(OSError, match="taken the last"):
+        Nftables()
+    assert set(real("/proc/self/fd")) == before
 
 
 OWNER = """

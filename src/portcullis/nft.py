@@ -56,12 +56,16 @@ class Nftables:
         self._context = self._lib.nft_ctx_new(0)
         if not self._context:
             raise NftError("libnftables gave no context: out of memory")
+        self._own: set[int] = set()
+        try:
+            opened = _descriptors() - before
+        except OSError:  # the context has taken the last there was
+            self.close()
+            raise
         # A child that inherits the socket would keep an owned table locked after our death.
-        opened = _descriptors() - before
         for descriptor, _ in opened:
             fcntl.fcntl(descriptor, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
         self._sockets = [descriptor for descriptor, what in opened if what.startswith("socket:")]
-        self._own: set[int] = set()
         self._lib.nft_ctx_buffer_output(self._context)
         self._lib.nft_ctx_buffer_error(self._context)
 
