@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the boot guard's shell needs to know, kept up to date for it in files of nft commands."""
+"""What the next boot needs to know, kept up to date in files: for the boot guard's shell, in nft
+commands, and for the daemon's own start."""
 
 from __future__ import annotations
 
@@ -26,10 +27,14 @@ class Boot:
         self._again = Deferred(loop, self._try_again)
 
     def prepare(self, policy: Policy, lan_known: bool) -> None:
-        """Write what has changed."""
-        self._wanted[self._inet] = ruleset.boot(policy)
+        """Write for the boot guard what has changed."""
+        self.keep(self._inet, ruleset.boot(policy))
         if lan_known:
-            self._wanted[self._lan] = lanruleset.boot(policy.lan)
+            self.keep(self._lan, lanruleset.boot(policy.lan))
+
+    def keep(self, path: Path, text: str) -> None:
+        """Have a file hold `text`, now or as soon as it can be written; none without a text."""
+        self._wanted[path] = text
         self._write()
 
     def _write(self) -> None:
@@ -43,7 +48,7 @@ class Boot:
                 else:
                     keep(path, text)
             except (OSError, ValueError) as error:
-                log.warning("the boot guard keeps what it knew: %s", error)
+                log.warning("the next boot knows what is older: %s", error)
                 self._again.within(_AGAIN_AFTER)
 
     def _try_again(self) -> None:

@@ -37,7 +37,6 @@ from portcullis.policy import Network, Outer, Policy, at_home, decide
 from portcullis.selftest.process import SelfTest
 from portcullis.settings import CLOSED, Settings
 from portcullis.states import Action, Event, State, active, transition
-from portcullis.storage import keep
 from portcullis.traffic import SAMPLE, Traffic
 from portcullis.tunnel import Tunnel
 from portcullis.uplink import Uplink
@@ -351,10 +350,7 @@ class Core:
             return
         self.surroundings = found
         self.block.hardware_offload_wanted = found.hardware_offload
-        try:
-            keep(self._paths.networks, networks.dump(found.networks))
-        except OSError as error:
-            log.warning("networks cannot be remembered: %s", error)
+        self._boot.keep(self._paths.networks, networks.dump(found.networks))
         self._hold_lines()
         link = self.tunnel.link
         if link and at_home((*link.addresses, *link.resolvers), (*self.networks, *self.served)):
