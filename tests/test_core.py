@@ -11,6 +11,7 @@ import pytest
 
 from portcullis import commands, openwrt, tunnel
 from portcullis import core as module
+from portcullis.block import Applied
 from portcullis.bus import BusError
 from portcullis.core import Core
 from portcullis.driver import DriverError, Reading
@@ -306,3 +307,27 @@ def test_a_start_that_breaks_takes_down_what_a_kill_left_all_the_same(made: Any)
     assert not made.driver.done
     wait(made._loop, 10, lambda: made.driver.done == ["stop"])
     assert made.state is State.NOT_CONNECTED
+
+
+@pytest.mark.parametrize(("part", "waits"), [("conntrack", 4), ("routing guard", 1)])
+def test_only_a_layer_is_tried_again_soon_for_ever(
+    made: Any, monkeypatch: pytest.MonkeyPatch, part: str, waits: int
+) -> None:
+    """A kernel without kmod-nf-conntrack-netlink costs no full look each second, and is looked at
+    seldom until all is well."""
+    asked: list[float] = []
+    made.start()
+    monkeypatch.setattr(made._repair, "within", asked.append)
+    made.faults.note(part, "missing")
+    made.block.apply = lambda *_: Applied(armed=True, whole=False, flipped=False)
+    made.enforce()
+    for _ in range(12):
+        made._repair_now()
+    once = module._REPAIR_AFTER
+    assert (asked[0], asked[2] / once, max(asked) > 50) == (once, waits, waits > 1)
+    made.faults.note(part, None)
+    made.block.apply = lambda *_: Applied(armed=True, whole=True, flipped=False)
+    made.enforce()
+    made.block.apply = lambda *_: Applied(armed=True, whole=False, flipped=False)
+    made.enforce()
+    assert asked[-1] == once

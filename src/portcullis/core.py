@@ -18,7 +18,7 @@ from typing import Any
 from portcullis import intent, lines, networks, openwrt, profiles, settings, uplink
 from portcullis.alarms import Alarm, Alarms
 from portcullis.attachment import Outside
-from portcullis.block import FILTER, Block
+from portcullis.block import FILTER, GUARD, HOOK, Block
 from portcullis.boot import Boot
 from portcullis.bus import Bus, BusError
 from portcullis.catalogue import Catalogue
@@ -44,7 +44,7 @@ from portcullis.watch import NOTHING_SAID, Change
 
 log = logging.getLogger("portcullis")
 
-_REPAIR_AFTER = 1.0
+_REPAIR_AFTER, _REPAIR_SELDOM = 1.0, 60.0
 _SAVE_AFTER = 5.0
 _PAUSE_MOST = 300.0  # each try writes to a flash that may be full
 _SETTLE = 0.02
@@ -70,7 +70,7 @@ class Core:
         self._look = Deferred(loop, self._look_now)
         self._remembering = Deferred(loop, self._remember_again)
         self._forgetting = Deferred(loop, self._drop_dns_cache)
-        self._pause = _SAVE_AFTER
+        self._pause, self._patience = _SAVE_AFTER, _REPAIR_AFTER
         self._pace = Pace(_BURST)
         self._enforced: tuple[Policy, Outside] | None = None
         self._started = self._block_failed = False
@@ -471,8 +471,10 @@ class Core:
             flipped = flipped or applied.flipped
         if self.bus.up:  # before that the settings and networks are not known to be the owner's
             self._boot.prepare(policy, self._lan_known)
-        if not applied.whole:
-            self._repair.within(_REPAIR_AFTER)
+        if applied.whole:
+            self._patience = _REPAIR_AFTER
+        else:
+            self._repair.within(self._repair_wait())
         if flipped:
             self._forgetting.within(0)
         return applied.armed
@@ -483,7 +485,14 @@ class Core:
         pppoe, gateways = self.surroundings.pppoe, self.uplink.gateways
         return Outside(self.upstream, pppoe, present, doubtful, gateways)
 
+    def _repair_wait(self) -> float:
+        """A layer is tried again soon. What else is wrong, with every layer in order, may be so for
+        ever (no kmod-nf-conntrack-netlink), and to look is work: more and more seldom."""
+        layers = {FILTER, GUARD, HOOK} & self.faults.keys()
+        return _REPAIR_AFTER if layers else self._patience
+
     def _repair_now(self) -> None:
+        self._patience = min(2 * self._patience, _REPAIR_SELDOM)
         if self.enforce() and self._block_failed:
             self._block_failed = False
             self.happen(Event.RETRY, "the block is verified again")
