@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from portcullis import commands, openwrt, tunnel
+from portcullis import commands, openwrt, profiles, tunnel
 from portcullis import core as module
 from portcullis.block import Applied
 from portcullis.bus import BusError
 from portcullis.core import Core
 from portcullis.driver import DriverError, Reading
-from portcullis.intent import Intent, save
+from portcullis.intent import Intent, read, save
 from portcullis.loop import Loop
 from portcullis.paths import Paths
 from portcullis.states import Event, State
@@ -331,3 +331,17 @@ def test_only_a_layer_is_tried_again_soon_for_ever(
     made.block.apply = lambda *_: Applied(armed=True, whole=False, flipped=False)
     made.enforce()
     assert asked[-1] == once
+
+
+@pytest.mark.parametrize("at", ["remember", "change"])
+def test_a_rename_that_is_cut_short_leaves_the_chosen_profile_there(made: Any, at: str) -> None:
+    """By a kill, or a power cut: the house must not be without internet until somebody comes."""
+    made.start()
+    commands.connect(made, "vpn1")
+    made.settings = made.settings._replace(profiles=("vpn1", "vpn2"))
+    setattr(made, at, Broken(1))
+    with pytest.raises(RuntimeError):
+        commands.rename_profile(made, "vpn1", "sweden")
+    remembered, _ = read(made._paths.intent)
+    assert profiles.exists(made.profiles_folder, remembered.profile)
+    assert profiles.exists(made.profiles_folder, "vpn1"), "as a fallback it has that name yet"

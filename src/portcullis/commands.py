@@ -65,8 +65,11 @@ def import_profile(core: Core, name: str, text: str) -> None:
 
 def rename_profile(core: Core, name: str, new_name: str) -> str | None:
     """Rename a profile, wherever it is named too; a warning where that cannot be saved.
-    Raises ProfileRefusedError or OSError."""
-    profiles.rename(core.profiles_folder, name, new_name)
+    Raises ProfileRefusedError or OSError.
+
+    It has both names meanwhile: whatever ends this half-way, what is named is there.
+    """
+    profiles.name_also(core.profiles_folder, name, new_name)
     warnings = []
     if core.intent.profile == name:
         warnings.append(core.remember(core.intent._replace(profile=new_name)))
@@ -74,6 +77,7 @@ def rename_profile(core: Core, name: str, new_name: str) -> str | None:
         order = [new_name if n == name else n for n in core.settings.profiles]
         warnings.append(set_option(core, "profiles", " ".join(order)))
     core.tunnel.renamed(name, new_name)
+    profiles.remove(core.profiles_folder, name)
     return next(filter(None, warnings), None)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from portcullis.profile import Problem, Profile, ProfileError, quoted, valid_name
-from portcullis.storage import write_durably
+from portcullis.storage import sync, write_durably
 from portcullis.wgconf import SIZE_MAX, parse
 
 MOST = 5000
@@ -53,11 +53,12 @@ def add(folder: Path, name: str, text: str) -> None:
     write_durably(_path(folder, name), text)
 
 
-def rename(folder: Path, name: str, new_name: str) -> None:
-    """Give a profile another name. Raises ProfileRefusedError or OSError."""
+def name_also(folder: Path, name: str, new_name: str) -> None:
+    """Give a profile one more name. Raises ProfileRefusedError or OSError."""
     _there(folder, name)
     _free(folder, new_name)
-    os.rename(_path(folder, name), _path(folder, new_name))
+    os.link(_path(folder, name), _path(folder, new_name))
+    sync(folder)
 
 
 def remove(folder: Path, name: str) -> None:
