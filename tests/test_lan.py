@@ -145,12 +145,15 @@ def test_the_table_stands_only_while_access_is_restricted(house: House) -> None:
     assert table() is None
 
 
+@pytest.mark.parametrize("names", [("",), ("_fence",), ("", "_fence")])
 def test_a_table_that_an_earlier_process_left_is_taken_away(
-    router: Namespace, house: House
+    router: Namespace, house: House, names: tuple[str, ...]
 ) -> None:
-    router.nft("table bridge portcullis { chain x { }\n }")
+    """Or the copy that stood while it was being replaced."""
+    for name in names:
+        router.nft(f"table bridge portcullis{name} {{ chain x {{ }}\n }}")
     house.lan.apply(True, (LAN,))
-    assert table() is None
+    assert router.run(["nft", "list", "tables", "bridge"]).stdout == ""
 
 
 def test_a_second_apply_changes_nothing(house: House) -> None:

@@ -193,7 +193,7 @@ def test_a_table_is_taken_away_by_its_deletion_alone(
     told: list[str] = []
     monkeypatch.setattr(Nftables, "run", lambda _nft, commands: told.append(commands))
     packets.remove()
-    assert told == ["delete table bridge portcullis\n"]
+    assert told == [BRIDGE.clear(BRIDGE.fence), "delete table bridge portcullis\n"]
 
 
 def test_a_table_that_is_not_needed_is_taken_away(packets: PacketFilter[Lan]) -> None:

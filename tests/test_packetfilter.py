@@ -266,6 +266,27 @@ def test_a_context_without_a_descriptor_to_look_at_it_is_given_back(
     assert set(real("/proc/self/fd")) == before
 
 
+def test_a_table_whose_load_was_cut_short_goes_with_its_copy(
+    namespace: Namespace, nft: Spy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy blocks as the table does: on a device that is the house's by now, too (K14)."""
+    found = PacketFilter(nft, INET)
+    found.reconcile(CLOSED)
+    namespace.nft("flush table inet portcullis")
+    render = type(INET).render
+
+    def cut_short(table: Any, *arguments: Any, name: str = "") -> str:
+        return render(table, *arguments, name=name) if name else "nonsense"
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(INET), "render", cut_short)
+        with pytest.raises(FilterError):
+            found.reconcile(CLOSED)
+    assert nft.list_table("inet", INET.fence)
+    found.remove()
+    assert namespace.run(["nft", "list", "tables"]).stdout == ""
+
+
 OWNER = """
 import os, signal, sys
 from portcullis.nft import Nftables

@@ -234,10 +234,11 @@ class LanAccess:
             raise OSError(f"isolated still: {', '.join(sorted(refused))}")
 
     def _kernel_has_table(self) -> bool:
-        """An earlier process's."""
+        """An earlier process's, or what it left half-way."""
         nft = Nftables()
         try:
-            return nft.list_table(BRIDGE.family, BRIDGE.name) is not None
+            names = (BRIDGE.name, BRIDGE.fence)
+            return any(nft.list_table(BRIDGE.family, name) is not None for name in names)
         finally:
             nft.close()
 

@@ -235,6 +235,7 @@ class PacketFilter(Generic[T]):
         """Take the table away; whether there was one. Raises FilterError."""
         self._reference = None
         try:
+            self._nft.run(self._table.clear(self._table.fence))  # of a load that was cut short
             if self._list() is None:
                 return False
             # Without `add` before it, which an owned table does not take.
