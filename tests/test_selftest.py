@@ -68,7 +68,8 @@ def test_it_passes_on_a_connected_router_and_leaves_nothing(appliance: Appliance
     assert done.returncode == 0, done.stdout
     verdict = judge(wan.frames, ALLOWED)
     # Frames written to the device itself are what K9 has to tell of, where no hook stops them.
-    leaks = [leak for leak in verdict.leaks if ":50431 → " not in leak.what]
+    raw = ("UDP 192.0.2.2:", "UDP [fe80::5043:7465]:")
+    leaks = [leak for leak in verdict.leaks if not any(source in leak.what for source in raw)]
     assert leaks == [], str(verdict)
     found = appliance.call("selftest_result")
     outcome = results(found)
@@ -261,6 +262,18 @@ def _stuck(appliance: Appliance) -> None:
     appliance.world.router.nft('insert rule inet portcullis output oifname "eth1" drop\n')
 
 
+# The devices that it pretends to be have the same addresses every time, of the few hundred that
+# there are: flows that an earlier self-test began must not hide a hole.
+_SELFTEST = """
+import itertools, sys, types
+from portcullis.selftest import station
+few = itertools.cycle((76, 77, 78))  # where one is known still, the next one
+station.secrets = types.SimpleNamespace(randbelow=lambda many: next(few))
+from portcullis.selftest.__main__ import main
+sys.exit(main())
+"""
+
+
 def _told(
     appliance: Appliance, question: Result, broken: Callable[[Appliance], None]
 ) -> dict[str, Result]:
@@ -273,7 +286,7 @@ def _told(
         appliance.world.router.run(hook, check=False)  # not every kernel has it
         broken(appliance)
         done = appliance.world.router.run(
-            [sys.executable, "-m", "portcullis.selftest"],
+            [sys.executable, "-c", _SELFTEST],
             stdin=json.dumps({**question, "egress": broken is _without_hook}),
             env=appliance.environment(),
             timeout=40,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import struct
 from socket import AF_INET, AF_INET6, IPPROTO_ICMPV6, inet_pton
 
@@ -12,6 +13,10 @@ ARP, IP4, IP6 = 0x0806, 0x0800, 0x86DD
 ALL_ONES = b"\xff" * 6
 HOPS = 2
 """One hop for this router, and one that ends at the next: nobody beyond it is bothered."""
+
+_PORT = 49152 + secrets.randbelow(16000)
+"""Another one in every run: a packet of a flow that an earlier run began is masqueraded for the
+device which that flow left by, and dropped before any other, so it would hide a hole."""
 
 _ECHO = {4: 8, 6: 128}
 
@@ -34,13 +39,13 @@ def ip(
 
 
 def udp(source: str, target: str, port: int, payload: bytes) -> bytes:
-    body = struct.pack("!4H", 50431, port, 8 + len(payload), 0) + payload
+    body = struct.pack("!4H", _PORT, port, 8 + len(payload), 0) + payload
     return ip(source, target, UDP, _summed(source, target, UDP, body, 6))
 
 
 def tcp(source: str, target: str, port: int, payload: bytes, *, flags: int = 2) -> bytes:
     """A SYN with data, or with `flags` 16 a segment of a connection that nobody has opened."""
-    head = struct.pack("!HHIIBBHHH", 50432 + flags, port, 1, 0, 5 << 4, flags, 65535, 0, 0)
+    head = struct.pack("!HHIIBBHHH", _PORT + flags, port, 1, 0, 5 << 4, flags, 65535, 0, 0)
     return ip(source, target, TCP, _summed(source, target, TCP, head + payload, 16))
 
 
@@ -59,7 +64,7 @@ def echo_message(version: int, payload: bytes) -> bytes:
 
 def fragments(source: str, target: str, token: bytes) -> tuple[bytes, bytes]:
     """An IPv4 datagram to UDP's discard port in two pieces, each with the token at its end."""
-    first = struct.pack("!4H", 50433, 9, 8 + 48 + 64, 0) + bytes(48 - len(token)) + token
+    first = struct.pack("!4H", _PORT + 1, 9, 8 + 48 + 64, 0) + bytes(48 - len(token)) + token
     second = bytes(64 - len(token)) + token
     return (
         ip(source, target, UDP, first, fragment=0x2000),

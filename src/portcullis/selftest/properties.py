@@ -7,6 +7,7 @@ own router where only a neighbour can be reached; they live for one hop beyond t
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -26,6 +27,7 @@ from portcullis.selftest.tun import MadeDevice
 NOBODY4, NOBODY6 = "192.0.2.1", "2001:db8:5043::1"
 UNUSED4 = "192.0.2.2"  # another one: masquerading drops what belongs to a flow by another device
 RESOLVER4, RESOLVER6 = "192.0.2.53", "2001:db8:5043::53"
+_DEVICES_TO = 64 + secrets.randbelow(128)  # as with `packets`' ports: some protocols have none
 _NETWORKS_MOST = 4
 
 
@@ -72,7 +74,7 @@ class Properties:
 
         def fill(batch: Batch) -> None:
             for station in self._stations:
-                for to in (f"192.0.2.{16 + station.serial}", NOBODY6):
+                for to in (f"192.0.2.{_DEVICES_TO + station.serial}", NOBODY6):
                     self._device_sends(batch, station, to)
                 for to in self._near():
                     packet = partial(made.udp, station.own(to), to, 443)

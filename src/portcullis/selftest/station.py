@@ -20,7 +20,7 @@ from portcullis.selftest.kernel import SYS, address4, address6, forget_neighbour
 from portcullis.selftest.tun import MadeDevice
 
 _LEASES = (Path("/proc/net/arp"), Path("/tmp/dhcp.leases"))
-_NOBODY6 = "2001:db8:5043::2"  # where the network has no IPv6: documentation (RFC 3849)
+_NOBODY6 = "2001:db8:5043::"  # where the network has no IPv6: documentation (RFC 3849)
 _TRIES, _PATIENCE = 3, 0.3
 
 
@@ -46,7 +46,7 @@ class Station:
                 f"no test device can be added to {bridge} ({error.strerror}; package kmod-tun?)"
             ) from None
         self.address4 = self._free_address(length)
-        self.address6 = _beside(self.router6) if self.router6 else _NOBODY6
+        self.address6 = _beside(self.router6 or _NOBODY6)
         for address in (self.address4, self.address6):
             undo.callback(forget_neighbour, network, address)
         self.greet()
