@@ -44,7 +44,7 @@ from portcullis.watch import NOTHING_SAID, Change
 
 log = logging.getLogger("portcullis")
 
-_REPAIR_AFTER, _REPAIR_SELDOM = 1.0, 60.0
+_REPAIR_AFTER, _REPAIR_SELDOM = 1.0, 10.0
 _SAVE_AFTER = 5.0
 _PAUSE_MOST = 300.0  # each try writes to a flash that may be full
 _SETTLE = 0.02
