@@ -153,7 +153,13 @@ class WireGuard:
             file_actions=[null, (os.POSIX_SPAWN_DUP2, 2, 1)],
             setsigdef=[signal.SIGINT, signal.SIGTERM, signal.SIGPIPE],
         )
-        descriptor = os.pidfd_open(pid)
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:  # whom nobody would watch, nobody would end either
+            os.kill(pid, signal.SIGKILL)
+            with suppress(ChildProcessError):  # the bus library reaps every child
+                os.waitpid(pid, 0)
+            raise
         self._processes[pid] = descriptor
         self._watch(descriptor)
         deadline = time.monotonic() + _APPEARS_WITHIN
@@ -172,8 +178,9 @@ class WireGuard:
         self._backend = self._profile = None
         self.reap()
         self._signal(signal.SIGTERM)
-        if self._processes and not self._await_absence(ip, _GOES_WITHIN):
-            self._signal(signal.SIGKILL)  # it does not listen: stopped, or hung
+        if self._processes:
+            self._await_absence(ip, _GOES_WITHIN)
+            self._signal(signal.SIGKILL)  # its device is gone, or it is stopped or hung
         if link := link_named(ip, TUNNEL):
             kind = (link.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND")) or ""
             if kind not in _KINDS:
