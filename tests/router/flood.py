@@ -178,14 +178,29 @@ class _Sender:
             for kind in ("udp",) if blind else ("udp", "tcp"):
                 stream = kind == "tcp"
                 sock = socket.socket(family, socket.SOCK_STREAM if stream else socket.SOCK_DGRAM)
-                sock.settimeout(3)
-                sock.connect((target, port))
-                if not blind:
-                    sock.sendall(self._payload())
-                    sock.recv(4096)
+                self._establish(sock, kind, target, blind=blind)
                 sock.setblocking(False)
                 self._held.append((kind, sock))
                 self._poll.register(sock, selectors.EVENT_READ, kind)
+
+    def _establish(self, sock: socket.socket, kind: str, target: str, *, blind: bool) -> None:
+        """Raises OSError, which says whether a single packet was lost."""
+        sock.settimeout(3)
+        went = f"{kind} to {target}"
+        try:
+            sock.connect((target, self._port))
+            if not blind:
+                sock.sendall(self._payload())
+                sock.recv(4096)
+        except TimeoutError:
+            try:
+                sock.sendall(self._payload())
+                sock.recv(4096)
+            except OSError as error:
+                raise OSError(f"{went}: {error}, twice") from error
+            raise OSError(f"{went}: timed out, but the next packet was answered") from None
+        except OSError as error:
+            raise OSError(f"{went}: {error}") from error
 
     def _payload(self) -> bytes:
         self._count += 1

@@ -8,8 +8,10 @@ is a JSON list of services {kind, netns, address, port, name, answers}; the answ
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import resource
 import selectors
 import socket
 import struct
@@ -47,9 +49,13 @@ class Responder:
         while True:
             for key, _events in self._selector.select():
                 if key.data is not None:
-                    # a peer that has gone (ICMP unreachable, reset) is no concern of the others
-                    with contextlib.suppress(OSError):
+                    try:
                         key.data()
+                    except OSError as error:
+                        # a peer that has gone (ICMP unreachable, reset) is no concern of the
+                        # others; but without a descriptor none of them would be served
+                        if error.errno == errno.EMFILE:
+                            raise
                     continue
                 line = control.readline()
                 if not line:
@@ -198,6 +204,9 @@ class Responder:
 
 def main() -> None:
     control = os.fdopen(sys.stdin.fileno(), "rb", buffering=0)
+    # A connection whose client was cut off is never over: some are left of every flood.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with open(sys.argv[1], "ab", buffering=0) as log:
         Responder(log).run(control)
 
