@@ -15,6 +15,7 @@ import select
 import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from portcullis.loop import Loop, Timer
@@ -72,7 +73,7 @@ class Bus:
             self._failed(f"python-ubus is not installed (package python3-ubus): {error}")
             return
         try:
-            before = set(os.listdir("/proc/self/fd"))
+            before = _descriptors()
             _knock(self._path)
             ubus.connect(self._path)
         except (OSError, RuntimeError) as error:
@@ -85,8 +86,9 @@ class Bus:
                 ubus.listen(*((name, self._listener(name)) for name in self._listeners))
             self._descriptor = _new_socket(before)
         except (OSError, RuntimeError, SystemError) as error:
-            ubus.disconnect(False)
             self._failed(f"ubusd refused our objects: {error}")
+            with suppress(OSError, RuntimeError):  # of what is half made not all can be closed
+                ubus.disconnect(False)
             return
         self._ubus, self.problem = ubus, ""
         self._loop.add(self._descriptor, self._readable)
@@ -189,8 +191,14 @@ def _knock(path: str) -> None:
             raise OSError("it hung up")
 
 
+def _descriptors() -> set[str]:
+    """What is open, without the descriptor by which it is listed: its number is the next one's."""
+    names = os.listdir("/proc/self/fd")
+    return {name for name in names if os.path.lexists(f"/proc/self/fd/{name}")}
+
+
 def _new_socket(before: set[str]) -> int:
-    for name in sorted(set(os.listdir("/proc/self/fd")) - before, key=int):
+    for name in sorted(_descriptors() - before, key=int):
         try:
             if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
                 return int(name)

@@ -33,8 +33,13 @@ class Uloop:
 
     def init(self) -> None:
         if self._poll is None:
-            self._poll = select.epoll()
             self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                self._poll = select.epoll()
+            except OSError:
+                for descriptor in self._wake:
+                    os.close(descriptor)
+                raise
             self._poll.register(self._wake[0], select.EPOLLIN)
         for number in _ENDING:
             self._install(number, self._on_end)
