@@ -64,6 +64,17 @@ class Proven(NoTunnel):
         self.done.append("stop")
 
 
+def break_once(owner: Any, name: str) -> None:
+    """The next call of a method breaks before it has done anything."""
+    whole, broken = getattr(owner, name), Broken(1)
+
+    def breaking(*arguments: object) -> Any:
+        broken()
+        return whole(*arguments)
+
+    setattr(owner, name, breaking)
+
+
 PROFILE = """[Interface]
 PrivateKey = 6Pn1JkXzdJ1jQyq5IV4JrXjwkVkoOrVZTNyhbLZcf1M=
 Address = 10.9.0.2/32
@@ -177,13 +188,7 @@ def test_a_wan_that_is_back_when_something_breaks_is_noticed(
     made._loop.run()
     assert "vpn1" not in made.driver.done
     monkeypatch.setattr(module.uplink, "read", lambda _protected: WAN)
-    apply, broken = made.block.apply, Broken(1)
-
-    def breaking(*arguments: object) -> Any:
-        broken()
-        return apply(*arguments)
-
-    made.block.apply = breaking
+    break_once(made.block, "apply")
     made.kernel_changed()
     wait(made._loop, 10, lambda: made.state is State.CONNECTED)
 
@@ -266,13 +271,7 @@ def test_a_wan_that_is_lost_when_something_breaks_is_waited_for(
     made: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made.start()
-    hold, broken = made._hold_lines, Broken(1)
-
-    def breaking() -> None:
-        broken()
-        hold()
-
-    made._hold_lines = breaking
+    break_once(made, "_hold_lines")
     monkeypatch.setattr(module.uplink, "read", lambda _protected: Uplink())
     made.kernel_changed()
     wait(made._loop, 10, lambda: "internal error" in made.faults)
@@ -296,13 +295,7 @@ def test_a_start_that_cannot_take_down_what_a_kill_left_tries_again(
 
 
 def test_a_start_that_breaks_takes_down_what_a_kill_left_all_the_same(made: Any) -> None:
-    apply, broken = made.block.apply, Broken(1)
-
-    def breaking(*arguments: object) -> Any:
-        broken()
-        return apply(*arguments)
-
-    made.block.apply = breaking
+    break_once(made.block, "apply")
     made.start()
     assert not made.driver.done
     wait(made._loop, 10, lambda: made.driver.done == ["stop"])

@@ -126,6 +126,30 @@ def test_what_lies_upon_another_device_is_given_back_after_it(
     assert order == ["wan", "wan.7"]
 
 
+def test_what_cannot_be_read_is_not_forgotten(
+    router: Namespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No descriptor is left for the record: neither giving back nor more taking loses it."""
+    record, read = tmp_path / "record", Path.read_text
+    LastResort(record).take(("wan",), ("br-lan",))
+    router.ip("link add eth9 type bridge\nlink set eth9 up\n")
+
+    def refuse(path: Path, *arguments: Any) -> str:
+        if path == record:
+            raise OSError(24, "Too many open files")
+        return read(path, *arguments)
+
+    later = LastResort(record)
+    with monkeypatch.context() as scarce:
+        scarce.setattr(Path, "read_text", refuse)
+        with pytest.raises(OSError, match="Too many"):
+            later.undo()
+        later.take(("wan", "eth9"), ("br-lan",))
+    assert (up("wan"), up("eth9"), later.taken) == (False, False, True)
+    later.undo()
+    assert (up("wan"), up("eth9"), later.taken) == (True, True, False)
+
+
 def test_what_cannot_be_written_down_is_taken_all_the_same_and_given_back(
     router: Namespace, tmp_path: Path
 ) -> None:

@@ -24,15 +24,21 @@ class Taken(NamedTuple):
     devices: tuple[str, ...] = ()
     switches: tuple[str, ...] = ()
 
+    def joined(self, other: Taken) -> Taken:
+        return Taken(
+            tuple(dict.fromkeys((*self.devices, *other.devices))),
+            tuple(dict.fromkeys((*self.switches, *other.switches))),
+        )
+
 
 class LastResort:
     def __init__(self, record: Path) -> None:
         self._record = record
-        self._unwritten: Taken | None = None
+        self._own, self._written = Taken(), True  # by this process
 
     @property
     def taken(self) -> bool:
-        return self._unwritten is not None or self._record.exists()
+        return any(self._own) or self._record.exists()
 
     def take(
         self, upstream: tuple[str, ...], kept: tuple[str, ...]
@@ -54,8 +60,8 @@ class LastResort:
                         done.append(f"{switch} switched off")
                 except OSError as error:
                     problems.append(f"{switch} cannot be switched off: {error}")
-        if self._unwritten:
-            self._write(self._unwritten)
+        if not self._written:
+            self._write()
         return tuple(done), tuple(problems)
 
     def undo(self) -> None:
@@ -77,15 +83,15 @@ class LastResort:
         if problems:
             raise problems[0]
         self._record.unlink(missing_ok=True)
-        self._unwritten = None
+        self._own, self._written = Taken(), True
 
     def _take_down(self, device: str) -> bool:
         with IPRoute() as ip:
             link = link_named(ip, device)
             if link is None or not link["flags"] & IFF_UP:
                 return False
-            known = self._known()
-            self._write(known._replace(devices=(*known.devices, device)))
+            self._own = self._own.joined(Taken(devices=(device,)))
+            self._write()
             ip.link("set", index=link["index"], state="down")
         return True
 
@@ -93,26 +99,26 @@ class LastResort:
         path = Path(switch)
         if not path.exists() or path.read_text().strip() == "0":
             return False
-        known = self._known()
-        self._write(known._replace(switches=(*known.switches, switch)))
+        self._own = self._own.joined(Taken(switches=(switch,)))
+        self._write()
         path.write_text("0")
         return True
 
     def _known(self) -> Taken:
-        if self._unwritten:
-            return self._unwritten
+        """Also by an earlier process, or the boot guard. Raises OSError where the record cannot be
+        read: nothing of it may be forgotten."""
         try:
             entry = json.loads(self._record.read_text())
-            return Taken(tuple(map(str, entry["devices"])), tuple(map(str, entry["switches"])))
-        except (OSError, ValueError, KeyError, TypeError):
-            return Taken()
+            found = Taken(tuple(map(str, entry["devices"])), tuple(map(str, entry["switches"])))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            found = Taken()
+        return found.joined(self._own)
 
-    def _write(self, taken: Taken) -> None:
+    def _write(self) -> None:
         """Before it is done, so that a crash forgets nothing. Where nothing can be written it is
         done all the same, and this process alone knows: closed is better than remembered."""
         try:
-            write_durably(self._record, json.dumps(taken._asdict()))
+            write_durably(self._record, json.dumps(self._known()._asdict()))
+            self._written = True
         except OSError:
-            self._unwritten = taken
-        else:
-            self._unwritten = None
+            self._written = False

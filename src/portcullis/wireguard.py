@@ -193,9 +193,9 @@ class WireGuard:
                 raise DriverError(f"{TUNNEL} does not go away")
 
     def _signal(self, number: int) -> None:
-        for pid in self._processes:
+        for descriptor in self._processes.values():  # a number might be somebody else's by now
             with suppress(ProcessLookupError):
-                os.kill(pid, number)
+                signal.pidfd_send_signal(descriptor, number)
 
     @staticmethod
     def _await_absence(ip: IPRoute, seconds: float) -> bool:
